@@ -1,0 +1,102 @@
+"""Every error of the library, on one screen. `hint` says what to do about it."""
+
+from typing import Final
+
+from overlay.registry import Reason
+
+
+class OverlayError(Exception):
+    """Base of all errors that a user, a file or a peer can cause."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class Refused(OverlayError):
+    """Something did not pass a check; `reason` is from the closed enum, `detail` is for our own log only."""
+
+    exit_code = 4
+
+    def __init__(self, reason: Reason, detail: str = "", *, hint: str = "") -> None:
+        text = reason.name.lower().replace("_", " ")
+        super().__init__(f"{text}: {detail}" if detail else text, hint=hint or HINTS.get(reason, ""))
+        self.reason = reason
+        self.detail = detail
+
+
+class PeerUnreachable(OverlayError):
+    """There is no open link to the peer."""
+
+
+class DeadlineExceeded(OverlayError):
+    """The answer did not come in time."""
+
+
+class RemoteError(OverlayError):
+    """The peer's handler failed; the message is the peer's."""
+
+
+class NotAllowed(OverlayError):
+    """The peer does not let us do this."""
+
+    exit_code = 4
+
+
+class CheckFailed(OverlayError):
+    """A verification found something wrong."""
+
+
+class UsageError(OverlayError):
+    """The command, a setting or an argument is not of the right form."""
+
+    exit_code = 2
+
+
+class HostLacks(OverlayError):
+    """This host lacks a program, library, device or permission."""
+
+    exit_code = 3
+
+
+class StateDamaged(OverlayError):
+    """A state folder does not hold what it should; it was left as it is."""
+
+    exit_code = 5
+
+
+class StateInUse(OverlayError):
+    """Another process holds the state folder."""
+
+    exit_code = 5
+
+    def __init__(self, folder: str, pid: int) -> None:
+        super().__init__(
+            f"{folder} is in use by process {pid}",
+            hint="share the running node with overlay.connect_local(), or stop it first",
+        )
+        self.pid = pid
+
+
+class LocalProtocolError(RuntimeError):
+    """The caller used a machine wrongly: a bug on our side, never the peer's doing."""
+
+
+class InternalError(RuntimeError):
+    """A bug in the library."""
+
+
+HINTS: Final = {
+    Reason.BAD_GATE: "the other side does not belong to this mesh, or its bundle is from another one",
+    Reason.OTHER_MESH: "compare the mesh shown by `overlay status` on both nodes",
+    Reason.CERTIFICATE_EXPIRED: "issue a new certificate with `overlay request` and `overlay admit`",
+    Reason.CERTIFICATE_NOT_YET_VALID: "compare the clocks of both machines",
+    Reason.ENDORSEMENT_EXPIRED: "the node renews it by itself; compare the clocks of both machines",
+    Reason.PCR_MISMATCH: "the node does not run what the policy lists; see `overlay status` on it",
+    Reason.SOFTWARE_MISMATCH: "the node does not run what the policy lists; see `overlay status` on it",
+    Reason.LEVEL_TOO_LOW: "the policy asks for better evidence than this node can show",
+    Reason.EVIDENCE_UNAVAILABLE: "look at the TPM of that node: `overlay status` there says what is wrong",
+    Reason.CLOCK: "compare the clocks of both machines",
+}

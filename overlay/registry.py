@@ -1,0 +1,291 @@
+"""Every label and every number of the protocol, in one place; `docs/protocol/registry.md` repeats them and a test compares.
+
+A number is never reused. A label ends in a zero byte, so that no label is the beginning of another kind of string.
+"""
+
+from enum import IntEnum, IntFlag, unique
+from typing import Final
+
+VERSION: Final = 1
+SUITE: Final = 1  # Noise_XX_25519_AESGCM_SHA256 with ML-KEM-768 in its payloads
+SUITES: Final = ((VERSION, SUITE),)
+SUITE_NAME: Final = "Noise_XX_25519_AESGCM_SHA256+ML-KEM-768"
+
+COSE_SIGN1_TAG_BYTE: Final = 0xD2  # CBOR tag 18 (RFC 9052, section 2)
+COSE_ES256: Final = -7
+COSE_EDDSA: Final = -8  # and not RFC 9864's -19: independent tools know this one
+
+CERTIFICATE_EXTENSION_OID: Final = "2.25.263518971016802564731184493360857194754"  # from a random UUID
+
+GENESIS: Final = bytes(32)  # `prev` of the first entry of a chain
+
+
+class Label:
+    """First bytes of whatever we sign, MAC, hash or quote."""
+
+    MESH: Final = b"overlay/1 mesh\0"
+    GATE: Final = b"overlay/1 gate\0"
+    GATE_KEY: Final = b"overlay/1 gate key\0"
+    PROLOGUE: Final = b"overlay/1\0"
+    H: Final = b"overlay/1 h\0"
+    I2R: Final = b"overlay/1 i2r\0"
+    R2I: Final = b"overlay/1 r2i\0"
+    EXPORT: Final = b"overlay/1 export\0"
+    REKEY: Final = b"overlay/1 rekey\0"
+    REKEY_PSK: Final = b"overlay/1 rekey psk\0"
+    PROOF: Final = b"overlay/1 proof\0"
+    ENDORSE: Final = b"overlay/1 endorse\0"
+    ENDORSE_POP: Final = b"overlay/1 endorse pop\0"
+    WITNESS_POP: Final = b"overlay/1 witness pop\0"
+    SERIAL: Final = b"overlay/1 serial\0"
+    EK: Final = b"overlay/1 ek\0"
+    ATTEST: Final = b"overlay/1 attest\0"
+    ATTEST_LEAF: Final = b"overlay/1 attest leaf\0"
+    ATTEST_ROOT: Final = b"overlay/1 attest root\0"
+    ATTEST_ACTIVATE: Final = b"overlay/1 attest activate\0"
+    ATTEST_ENROL: Final = b"overlay/1 attest enrol\0"
+    ATTEST_CERTIFY: Final = b"overlay/1 attest certify\0"
+    SOFTWARE_EVIDENCE: Final = b"overlay/1 software evidence\0"
+    POLICY: Final = b"overlay/1 policy\0"
+    AUTHORITY_OBJECT: Final = b"overlay/1 authority object\0"
+    AUTHORITY_TEST: Final = b"overlay/1 authority test\0"
+    JOIN: Final = b"overlay/1 join\0"
+    REQUEST: Final = b"overlay/1 request\0"
+    MDNS_MESH: Final = b"overlay/1 mdns mesh\0"
+    MDNS_NODE: Final = b"overlay/1 mdns node\0"
+    CALL: Final = b"overlay/1 call\0"
+    REPLY: Final = b"overlay/1 reply\0"
+    PUBLISH: Final = b"overlay/1 publish\0"
+    SEGMENT: Final = b"overlay/1 segment\0"
+    BATCH: Final = b"overlay/1 batch\0"
+    AUDIT: Final = b"overlay/1 audit\0"
+    LOG: Final = b"overlay/1 log\0"
+    TOPIC: Final = b"overlay/1 topic\0"
+    TRANSIENT: Final = b"overlay/1 transient\0"
+    WITNESS: Final = b"overlay/1 witness\0"
+    MANIFEST: Final = b"overlay/1 manifest\0"
+
+    @classmethod
+    def all(cls) -> dict[str, bytes]:
+        """Name to label, for the registry page and its test."""
+        return {name: value for name, value in vars(cls).items() if isinstance(value, bytes)}
+
+
+@unique
+class Mode(IntEnum):
+    """Third byte of a connection."""
+
+    MEMBER = 1
+    JOIN = 2
+    RENEW = 3
+
+
+@unique
+class Role(IntEnum):
+    """Side of a link, for its whole life: who opened the TCP connection."""
+
+    OPENER = 1
+    OTHER = 2
+
+    @property
+    def peer(self) -> "Role":
+        """The role of the other end."""
+        return Role.OTHER if self is Role.OPENER else Role.OPENER
+
+
+@unique
+class FrameType(IntEnum):
+    """First byte of a frame. 0x80 to 0xFF are skipped when unknown, all others close the link."""
+
+    CHALLENGE = 0x01
+    PROOF = 0x02
+    VERDICT = 0x03
+    EVIDENCE_PART = 0x04  # reserved
+    TRUST_UPDATE = 0x05  # reserved
+    GOODBYE = 0x06
+    OFFER = 0x07
+    INIT = 0x08
+    RESP = 0x09
+    DONE = 0x0A
+    CONFIRM = 0x0B
+    ATTEST_OPEN = 0x0C
+    ROUND_NONCE = 0x0D
+    EVIDENCE = 0x0E
+    CREDENTIALS = 0x0F
+    PING = 0x10
+    PONG = 0x11
+    JOIN = 0x12  # reserved, with the four after it
+    JOIN_CHALLENGE = 0x13
+    JOIN_ANSWER = 0x14
+    JOIN_RESULT = 0x15
+    RENEWAL = 0x16
+    AUTHORITY_OBJECT = 0x17  # reserved
+    AUTHORITY_ROUND = 0x18  # reserved
+    ORDER = 0x19  # reserved
+    UNSUPPORTED = 0x1F
+    CALL = 0x20
+    REPLY = 0x21
+    CANCEL = 0x22  # reserved
+    STREAM_OPEN = 0x28  # reserved, with the five after it
+    STREAM_DATA = 0x29
+    STREAM_CREDIT = 0x2A
+    STREAM_SEGMENT = 0x2B
+    STREAM_END = 0x2C
+    STREAM_RESET = 0x2D
+    PUBLISH = 0x30
+    TRANSIENT = 0x31
+    HEADS = 0x40
+    WANT = 0x41
+    ITEMS = 0x42
+    CHECKPOINT = 0x43  # reserved, with the two after it
+    COSIGNATURE = 0x44
+    FORK_PROOF = 0x45
+
+
+RESERVED_FRAMES: Final = frozenset(
+    {
+        FrameType.EVIDENCE_PART,
+        FrameType.TRUST_UPDATE,
+        FrameType.JOIN,
+        FrameType.JOIN_CHALLENGE,
+        FrameType.JOIN_ANSWER,
+        FrameType.JOIN_RESULT,
+        FrameType.RENEWAL,
+        FrameType.AUTHORITY_OBJECT,
+        FrameType.AUTHORITY_ROUND,
+        FrameType.ORDER,
+        FrameType.CANCEL,
+        FrameType.STREAM_OPEN,
+        FrameType.STREAM_DATA,
+        FrameType.STREAM_CREDIT,
+        FrameType.STREAM_SEGMENT,
+        FrameType.STREAM_END,
+        FrameType.STREAM_RESET,
+        FrameType.CHECKPOINT,
+        FrameType.COSIGNATURE,
+        FrameType.FORK_PROOF,
+    }
+)
+
+
+class FrameFlag(IntFlag):
+    """Second byte of a frame. An unknown bit closes the link."""
+
+    NONE = 0
+    MORE = 1  # more parts of this message follow
+
+
+@unique
+class EvidenceKind(IntEnum):
+    """What a node shows to prove the software that runs."""
+
+    SOFTWARE = 1
+    TPM = 2
+
+
+@unique
+class ReplyStatus(IntEnum):
+    """Field 6 of a reply."""
+
+    OK = 0
+    FAILED = 1  # the handler raised; the body is its message
+    NO_SUCH_METHOD = 2
+    NOT_ALLOWED = 3
+    BUSY = 4
+    EXPIRED = 5
+    REPEATED = 6
+
+
+@unique
+class EntryType(IntEnum):
+    """Field 6 of an audit entry."""
+
+    LOG_OPEN = 1
+    ENDORSEMENT = 2
+    WITNESSES = 3  # reserved
+    FORK = 4  # reserved
+    LIFECYCLE = 5
+    ADMISSION = 6
+    REFUSAL = 7
+    DRIFT = 8
+    ENROLMENT = 9
+    ISSUANCE = 10
+    ORDER = 11  # reserved
+    REVOCATION = 12  # reserved
+    POLICY = 13
+    AUTHORITY = 14
+    WORK = 15  # reserved
+    TELEMETRY = 16  # reserved
+    APPLICATION = 17
+
+
+@unique
+class ChainKind(IntEnum):
+    """What a replicated chain carries."""
+
+    AUDIT = 1
+    TOPIC = 2
+
+
+@unique
+class Reason(IntEnum):
+    """Why something was refused or a link ended: closed, in the logs of both sides, never text to search in."""
+
+    SHUTDOWN = 1
+    DUPLICATE = 2
+    SELF_DIAL = 3
+    SUPERSEDED = 4
+    CLONED_IDENTITY = 5
+    TIMEOUT = 6
+    DEAD = 7
+    BUSY = 8
+    LOST = 9  # the connection ended without GOODBYE
+    INTERNAL = 10
+    BAD_GATE = 16
+    REPLAYED_HELLO = 17
+    UNSUPPORTED = 18
+    DOWNGRADE = 19
+    BAD_HANDSHAKE = 20
+    MALFORMED = 21
+    TOO_LARGE = 22
+    BAD_RECORD = 23
+    UNEXPECTED_FRAME = 24
+    OTHER_MESH = 32
+    BAD_CERTIFICATE = 33
+    CERTIFICATE_EXPIRED = 34
+    CERTIFICATE_NOT_YET_VALID = 35
+    BAD_ENDORSEMENT = 36
+    ENDORSEMENT_EXPIRED = 37
+    STATIC_MISMATCH = 38
+    BAD_PROOF = 39
+    REVOKED = 40  # reserved
+    BAD_POLICY = 41
+    BAD_EVIDENCE = 48
+    EVIDENCE_NOT_ACCEPTED = 49
+    ATTESTATION_KEY_MISMATCH = 50
+    EVIDENCE_SIGNATURE = 51
+    EVIDENCE_NOT_BOUND = 52
+    EVIDENCE_STALE = 53
+    PCR_SELECTION = 54
+    PCR_MISMATCH = 55
+    TPM_CLOCK = 56
+    SOFTWARE_MISMATCH = 57
+    LEVEL_TOO_LOW = 58
+    LEASE_EXPIRED = 59
+    EVIDENCE_UNAVAILABLE = 60
+    FIRMWARE = 61  # reserved
+    REKEY_FAILED = 64
+    STALE_EPOCH = 65
+    REKEY_OVERDUE = 66
+    REKEY_TOO_SOON = 67
+    BAD_SIGNATURE = 80
+    WRONG_AUTHOR = 81
+    WRONG_RECIPIENT = 82
+    REPEATED_CALL = 83
+    WRONG_LINK = 84
+    SLOW_CONSUMER = 85
+    CHAIN_BROKEN = 96
+    CLOCK = 97
+    NOT_IN_FORCE = 98  # an entry outside the life of its endorsement
+    QUOTA = 99
+    FORKED = 100
