@@ -1,0 +1,224 @@
+"""Our X.509 profile: bytes -> VerifiedCertificate, or Refused.
+
+Nothing inside a certificate is read before its signature has verified, and what was read must give the same bytes again
+when the certificate is built anew (`certificate_profile.py`). Rules:
+
+- the chain goes from the leaf's issuer up to a certificate by the founding root, and is empty where that root signed
+- every signature is Ed25519, by the key of the next certificate up
+- every certificate is in force at `at`, give or take five minutes
+- every certificate is of this mesh
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat import asn1
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import NameOID
+
+from overlay.core import certificate_profile as profile
+from overlay.core.certificate_profile import Issuer, LeafFacts, Life, Signed, bad_certificate, open_signed
+from overlay.core.keys import IdentityKey, MeshId, NodeId, point_has_prime_order, verify_ed25519
+from overlay.core.limits import CERTIFICATE_LIFE_MAX, CHAIN_BYTES_MAX, CHAIN_DEPTH_MAX, CLOCK_TOLERANCE
+from overlay.core.wire import sha256
+from overlay.errors import Refused
+from overlay.registry import COSE_EDDSA, Reason
+
+TOLERANCE: Final = timedelta(seconds=CLOCK_TOLERANCE)
+LEAF_LIFE_MAX: Final = timedelta(seconds=CERTIFICATE_LIFE_MAX)
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """The founding root of a mesh: whoever holds this value has decided to trust it."""
+
+    der: bytes = field(repr=False)
+    spki: bytes = field(repr=False)
+    public_key: bytes = field(repr=False)  # 32
+    mesh_id: MeshId
+    name: str  # of the mesh
+    life: Life
+
+    @property
+    def issuer(self) -> Issuer:
+        """What a certificate says of the one who signed it."""
+        return Issuer(self.mesh_id, self.name, self.spki)
+
+    @property
+    def identity(self) -> IdentityKey:
+        """The mesh key's public half."""
+        return IdentityKey(self.spki, COSE_EDDSA, self.public_key)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedCertificate:
+    """A node's certificate that has passed every check of `verify_leaf`."""
+
+    der: bytes = field(repr=False)
+    hash: bytes = field(repr=False)  # SHA-256 of der
+    node_id: NodeId
+    name: str
+    facts: LeafFacts
+    identity: IdentityKey
+    not_before: datetime
+    not_after: datetime
+    serial: int = field(repr=False)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """What the node may be, sorted."""
+        return self.facts.roles
+
+    @property
+    def level(self) -> int:
+        """The level found at enrolment, 0 to 5."""
+        return self.facts.level
+
+    @property
+    def ak_name(self) -> bytes | None:
+        """TPM name of the attestation key."""
+        return self.facts.ak_name
+
+    @property
+    def ak_qualified_name(self) -> bytes | None:
+        """TPM qualified name of the attestation key."""
+        return self.facts.ak_qualified_name
+
+
+def parse_root(der: bytes) -> Root:
+    """A self-signed Ed25519 root of our profile. Whether to trust it is the caller's decision.
+
+    Raises:
+        Refused: BAD_CERTIFICATE.
+    """
+    content = _Content.read(open_signed(der))
+    key = IdentityKey.parse(content.spki)
+    if key.algorithm != COSE_EDDSA or not point_has_prime_order(key.public_key):
+        bad_certificate("the root's key is not a good Ed25519 key")
+    root = Root(der, content.spki, key.public_key, MeshId.of_root(content.spki), content.name, content.life)
+    _check_signature(der, key.public_key)
+    _same(content, profile.authority_to_be_signed(root.issuer, content.spki, content.name, content.life))
+    return root
+
+
+def verify_leaf(der: bytes, chain: Sequence[bytes], root: Root, at: datetime) -> VerifiedCertificate:
+    """Check a node's certificate and all above it.
+
+    Raises:
+        Refused: BAD_CERTIFICATE, OTHER_MESH, CERTIFICATE_EXPIRED or CERTIFICATE_NOT_YET_VALID.
+    """
+    if len(chain) > CHAIN_DEPTH_MAX or len(der) + sum(map(len, chain)) > CHAIN_BYTES_MAX:
+        bad_certificate(f"a chain has at most {CHAIN_DEPTH_MAX} certificates and {CHAIN_BYTES_MAX} bytes")
+    _check_life("the mesh's root", root.life, at)
+    issuer, issuer_key = root.issuer, root.public_key
+    for authority in reversed(chain):
+        issuer, issuer_key = _verify_authority(authority, issuer, issuer_key, at)
+    content = _read_signed(der, issuer, issuer_key)
+    if content.life.not_after - content.life.not_before > LEAF_LIFE_MAX:
+        bad_certificate(f"lives longer than {LEAF_LIFE_MAX}")
+    facts = content.facts()
+    identity = IdentityKey.parse(content.spki)
+    _same(content, profile.leaf_to_be_signed(issuer, content.spki, content.name, facts, content.life))
+    _check_life(f"{content.name}'s certificate", content.life, at)
+    return VerifiedCertificate(
+        der=der, hash=sha256(der), node_id=identity.node_id, name=content.name, facts=facts, identity=identity,
+        not_before=content.life.not_before, not_after=content.life.not_after, serial=content.serial,
+    )
+
+
+def _verify_authority(der: bytes, issuer: Issuer, issuer_key: bytes, at: datetime) -> tuple[Issuer, bytes]:
+    """A later root, signed by the one before it: the issuer and the key of the next certificate down."""
+    content = _read_signed(der, issuer, issuer_key)
+    key = IdentityKey.parse(content.spki)
+    if key.algorithm != COSE_EDDSA or content.name != issuer.name or content.spki == issuer.spki:
+        bad_certificate("a later root has another Ed25519 key and the same name")
+    _same(content, profile.authority_to_be_signed(issuer, content.spki, content.name, content.life))
+    _check_life("a later root", content.life, at)
+    return Issuer(issuer.mesh_id, content.name, content.spki), key.public_key
+
+
+def _read_signed(der: bytes, issuer: Issuer, issuer_key: bytes) -> "_Content":
+    """Read a certificate once its signature has verified."""
+    domain = profile.trust_domain(issuer.mesh_id).encode()
+    if b"spiffe://" in der and domain not in der:
+        raise Refused(Reason.OTHER_MESH, "the certificate names another mesh")
+    _check_signature(der, issuer_key)
+    return _Content.read(open_signed(der))
+
+
+def _check_signature(der: bytes, issuer_key: bytes) -> None:
+    """Ed25519 over the content, and nothing in the envelope that is not in ours."""
+    signed = open_signed(der)
+    content = asn1.encode_der(signed.content)
+    signature = signed.signature.as_bytes()
+    try:
+        verify_ed25519(issuer_key, signature, content)
+    except Refused:
+        bad_certificate("not signed by the mesh's root")
+    if profile.seal(content, profile.ED25519_OID, signature) != der:
+        bad_certificate("envelope")
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What a certificate says, read leniently: `_same` then shows that it was all there is."""
+
+    certificate: x509.Certificate
+    spki: bytes
+    name: str
+    life: Life
+
+    @classmethod
+    def read(cls, signed: Signed) -> "_Content":
+        """Raises Refused(BAD_CERTIFICATE)."""
+        try:
+            certificate = x509.load_der_x509_certificate(asn1.encode_der(signed))
+            spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+            (common_name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+            life = Life.between(certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+        except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
+            bad_certificate("content")
+        name = str(common_name.value)
+        if not profile.is_name(name):
+            bad_certificate("subject is not a name")
+        return cls(certificate, spki, name, life)
+
+    @property
+    def serial(self) -> int:
+        """As `profile.serial_number` makes it, once `_same` has said so."""
+        return self.certificate.serial_number
+
+    def facts(self) -> LeafFacts:
+        """What our extension says; raises Refused(BAD_CERTIFICATE)."""
+        try:
+            extension = self.certificate.extensions.get_extension_for_oid(profile.EXTENSION_OID).value
+            return LeafFacts.unpack(extension.public_bytes())
+        except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+            bad_certificate("extensions")
+        except Refused as error:
+            bad_certificate(f"our extension: {error}")
+
+
+def _same(content: _Content, expected: bytes) -> None:
+    """Our own builder would have made these very bytes: serial, names, extensions, encoding."""
+    if content.certificate.tbs_certificate_bytes != expected:
+        bad_certificate("not of our profile")
+
+
+def _check_life(whose: str, life: Life, at: datetime) -> None:
+    """Refuse before and after; the error shows both times."""
+    if at + TOLERANCE < life.not_before:
+        detail = f"{whose} is valid from {show_time(life.not_before)}, it is now {show_time(at)}"
+        raise Refused(Reason.CERTIFICATE_NOT_YET_VALID, detail)
+    if at - TOLERANCE > life.not_after:
+        detail = f"{whose} expired on {show_time(life.not_after)}, it is now {show_time(at)}"
+        raise Refused(Reason.CERTIFICATE_EXPIRED, detail)
+
+
+def show_time(time: datetime) -> str:
+    """UTC, ISO 8601, for errors."""
+    return f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
