@@ -1,0 +1,1 @@
+"""Who is there: announcements over multicast DNS, fixed addresses, and addresses remembered."""
