@@ -91,7 +91,7 @@ def ek_tag(mesh_id: MeshId, ek_name: bytes) -> bytes:
 
 
 def serial_number(mesh_id: MeshId, key_id: bytes, not_before: datetime) -> int:
-    """The only serial that a certificate may have: positive, 20 bytes (RFC 5280, section 4.1.2.2), nothing to choose."""
+    """The only serial that a certificate may have: positive, 20 bytes (RFC 5280, section 4.1.2.2), no choice left."""
     digest = sha256(Label.SERIAL, mesh_id, key_id, u64(int(not_before.timestamp())))[:20]
     return int.from_bytes(bytes([digest[0] & 0x3F | 0x40]) + digest[1:], "big")
 

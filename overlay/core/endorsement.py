@@ -1,7 +1,7 @@
 """What an identity key says of today's keys: Noise and message key, for one start of a node, under one certificate.
 
-A COSE_Sign1 by the identity key, as RFC 9345 delegates, and like it bound to the certificate. So the identity key, which
-may live in a TPM, signs a few times a day and not for each link or message.
+A COSE_Sign1 by the identity key, as RFC 9345 delegates, and like it bound to the certificate. So the identity key,
+which may live in a TPM, signs a few times a day and not for each link or message.
 """
 
 from dataclasses import dataclass, field

@@ -6,8 +6,8 @@
                8:authority object}
     sealed  = {0:1, 1:credential blob, 2:encrypted secret, 3:nonce, 4:bundle under AES-256-GCM}
 
-A request with TPM parts is answered by a sealed bundle: its key comes from the secret that TPM2_ActivateCredential gives
-out, so only the TPM that holds both the EK and the AK can open it. Nothing is believed because it is in one of the files.
+A request with TPM parts is answered by a sealed bundle: its key comes from the secret that TPM2_ActivateCredential
+gives out, so only the TPM that holds both EK and AK can open it. Nothing is believed because it is in such a file.
 """
 
 import base64

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
-from overlay.core.limits import KEM_CIPHERTEXT_SIZE, KEM_KEY_SIZE
+from overlay.core.limits import KEM_CIPHERTEXT_SIZE
 from overlay.core.noise import NoiseResult
 from overlay.core.wire import sha256, u64
 from overlay.errors import Refused
@@ -146,9 +146,7 @@ class MlKem768:
         return MlKem768Key(MLKEM768PrivateKey.generate())
 
     def encapsulate(self, public: bytes) -> tuple[bytes, bytes]:
-        """See `Kem`; coefficients that are not reduced are refused too (FIPS 203, section 7.2)."""
-        if len(public) != KEM_KEY_SIZE:
-            raise Refused(Reason.BAD_HANDSHAKE, "length of an ML-KEM key")
+        """See `Kem`. Another length and coefficients that are not reduced are refused (FIPS 203, section 7.2)."""
         try:
             return MLKEM768PublicKey.from_public_bytes(public).encapsulate()
         except ValueError:

@@ -11,7 +11,7 @@ from typing import Final, Protocol, Self
 
 import nacl.bindings
 import nacl.exceptions
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, x25519
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
@@ -204,7 +204,7 @@ class IdentityKey:
         """Raises Refused(BAD_CERTIFICATE) for other key types and other encodings of the same key."""
         try:
             key = load_der_public_key(spki)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, UnsupportedAlgorithm):
             raise Refused(Reason.BAD_CERTIFICATE, "public key") from None
         if isinstance(key, ed25519.Ed25519PublicKey):
             found = cls(spki, COSE_EDDSA, key.public_bytes_raw())

@@ -116,7 +116,7 @@ def verify_policy(raw: bytes, root: Root) -> VerifiedPolicy:
 
 
 def parse_policy_toml(text: str) -> Policy:
-    """Read `version`, `attestation`, `mode`, `minimum_level`, `pcrs`, `pcr_digests`, `manifests`; only `version` must be.
+    """Read `version`, `attestation`, `mode`, `minimum_level`, `pcrs`, `pcr_digests`, `manifests`; `version` is a must.
 
     Raises:
         UsageError: naming the key that is unknown or wrong.

@@ -21,7 +21,7 @@ from overlay.core.admission import (
     unpack_verdict,
 )
 from overlay.core.evidence import Appraisal, Appraiser, Binding, Evidence
-from overlay.core.frames import Frame, FrameFlag, Reassembler, coalesce, pack_message, parse_frames
+from overlay.core.frames import Frame, Reassembler, coalesce, pack_message, parse_frames
 from overlay.core.guard import asked
 from overlay.core.handshake import Agreement, HandshakeContext, Opener, Responder
 from overlay.core.identity import LocalIdentity
@@ -48,7 +48,7 @@ from overlay.core.session_states import ADMISSION, HANDSHAKE, State, Step, after
 from overlay.core.trust import Credentials, VerifiedPeer
 from overlay.core.wire import Array, Bytes, UInt, make_map, open_map
 from overlay.errors import LocalProtocolError, Refused
-from overlay.registry import RESERVED_FRAMES, EvidenceKind, FrameType, Reason, Role
+from overlay.registry import RESERVED_FRAMES, EvidenceKind, FrameFlag, FrameType, Reason, Role
 
 APPLICATION = frozenset(
     {

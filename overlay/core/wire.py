@@ -106,8 +106,8 @@ def _walk(value: object, depth: int = 1) -> None:
     kind = type(value)
     if kind is bytes or kind is str or kind is bool:
         return
-    if kind is int:
-        if not 0 <= value <= UINT_MAX:  # type: ignore[operator]
+    if isinstance(value, int):
+        if not 0 <= value <= UINT_MAX:
             malformed("integer out of range")
         return
     if depth > DEPTH_MAX:
@@ -120,8 +120,8 @@ def _walk(value: object, depth: int = 1) -> None:
     elif isinstance(value, list | tuple):
         for item in value:
             _walk(item, depth + 1)
-    elif isinstance(value, bytes | int):
-        return  # NodeId and enums
+    elif isinstance(value, bytes):
+        return  # NodeId
     else:
         malformed(f"type {kind.__name__}")
 
@@ -163,7 +163,7 @@ class UInt:
 
     def check(self, value: object) -> None:
         """Raise Refused if the value does not fit."""
-        if type(value) is not int or not 0 <= value <= self.high:  # type: ignore[operator]
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= self.high:
             malformed(f"wanted an integer up to {self.high}")
 
 
@@ -231,7 +231,7 @@ Kind = Bytes | Text | UInt | Flag | Array | Tuple | Maybe | Anything
 
 def make_map(*values: object) -> bytes:
     """Encode {0:1, 1:a, 2:b, ...}; None leaves a field out."""
-    return encode({0: 1} | {index: value for index, value in enumerate(values, 1) if value is not None})  # type: ignore[dict-item]
+    return encode({0: 1} | {index: value for index, value in enumerate(values, 1) if value is not None})
 
 
 def open_map(data: bytes, *kinds: Kind, limit: int) -> list[Any]:
@@ -318,7 +318,7 @@ def parse_sign1(raw: bytes, *, limit: int, with_kid: bool = True) -> UnverifiedS
     """
     if not raw or raw[0] != COSE_SIGN1_TAG_BYTE:
         malformed("not a COSE_Sign1")
-    value = decode(raw[1:], limit=limit)
+    value = decode(raw[1:], limit=limit - 1)
     if not isinstance(value, list) or len(value) != 4:
         malformed("a COSE_Sign1 has four parts")
     protected, unprotected, payload, signature = value

@@ -1,0 +1,1 @@
+"""Who holds the mesh key, and what is done with it."""

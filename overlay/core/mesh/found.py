@@ -37,5 +37,5 @@ class Candidate:
     addresses: tuple[Address, ...]  # best first
     tag: bytes = bytes(TAG_SIZE)  # of the responder, for the gate; zeros when it is not known
     node_id: NodeId | None = None  # recognised with the gate key, or remembered; None for a stranger
-    ours: bool = False  # the hint of our mesh fits
+    ours: bool = False  # the hint of our mesh fits, or the user says so (a seed); never proven
     source: str  # "mdns", "static", "book"

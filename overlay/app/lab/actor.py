@@ -1,0 +1,160 @@
+"""An actor of the lab: a member that runs the real node with exactly one defect, or none for the control.
+
+A defect is a function that changes one part of a node before it starts; everything else stays as it is. Started as
+`python -m overlay.app.lab.actor --state DIR --defect NAME run --json ...`, and prints event lines like any node.
+"""
+
+import argparse
+import json
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+import trio
+
+from overlay.app.compose import Assembly, open_node
+from overlay.app.config import load_config
+from overlay.app.lab.processes import cancel_on_signal
+from overlay.core.endorsement import make_endorsement
+from overlay.core.evidence import Binding, Evidence, Prover
+from overlay.core.identity import LocalIdentity
+from overlay.core.rekey import Action, Send
+from overlay.core.session import Session
+from overlay.core.trust import Credentials, TrustSet
+from overlay.errors import OverlayError
+from overlay.events import NodeEvent
+from overlay.registry import EvidenceKind, FrameType
+
+Defect = Callable[[Assembly, str], Assembly]
+
+
+def wrong_gate_key(assembly: Assembly, _: str) -> Assembly:
+    """`stranger`: knows the address and nothing else."""
+    return replace(assembly, parts=replace(assembly.parts, gate_keys=(secrets.token_bytes(32),)))
+
+
+def other_mesh(assembly: Assembly, folder: str) -> Assembly:
+    """`other-mesh`: everything is right but the authority: certificate and endorsement are those of a mesh in `folder`."""
+    stranger = Assembly.of_folder(Path(folder))
+    own = assembly.parts.trust()
+    return replace(
+        assembly,
+        parts=replace(assembly.parts, identity=stranger.parts.identity, trust=lambda: _Gullible(own.root, own.policy)),
+    )
+
+
+def expired_endorsement(assembly: Assembly, seconds: str) -> Assembly:
+    """`expired-endorsement`: it ends (the tolerance for clocks included) so many seconds from now; negative: before now."""
+    identity = assembly.parts.identity
+    end = assembly.parts.calendar() + timedelta(seconds=float(seconds)) - timedelta(minutes=5)
+    endorsement = make_endorsement(
+        assembly.signer, mesh_id=assembly.parts.trust().mesh_id, leaf=identity.credentials.leaf,
+        noise_public=identity.static.public, message=identity.message, start_id=identity.verified.start_id,
+        not_before=end - timedelta(minutes=30), not_after=end,
+    )
+    credentials = Credentials(endorsement, identity.credentials.leaf, identity.credentials.chain)
+    verified = assembly.parts.trust().verify(credentials, end - timedelta(minutes=1))
+    return replace(
+        assembly,
+        parts=replace(
+            assembly.parts,
+            identity=LocalIdentity(credentials=credentials, verified=verified, static=identity.static, message=identity.message),
+        ),
+    )
+
+
+def replayed_quote(assembly: Assembly, _: str) -> Assembly:
+    """`replayed-quote`: shows every peer the first evidence that it ever made, which was for another link."""
+    make = assembly.parts.prover
+    return replace(assembly, parts=replace(assembly.parts, prover=lambda identity: _Replayer(make(identity))))
+
+
+def replayed_rekey(assembly: Assembly, _: str) -> Assembly:
+    """`replayed-rekey`: after a rekey it sends the OFFER of that rekey once more."""
+    return replace(assembly, session=_ReplayingSession)
+
+
+DEFECTS: dict[str, Defect] = {
+    "wrong-gate-key": wrong_gate_key,
+    "other-mesh": other_mesh,
+    "expired-endorsement": expired_endorsement,
+    "replayed-quote": replayed_quote,
+    "replayed-rekey": replayed_rekey,
+}
+
+
+class _Gullible(TrustSet):
+    """Verifies itself under nobody's rules: an actor whose own certificate is foreign still wants to talk."""
+
+
+@dataclass
+class _Replayer:
+    """A prover that works once, and then repeats itself."""
+
+    genuine: Prover
+    recorded: Evidence | None = None
+
+    @property
+    def kind(self) -> EvidenceKind:
+        return self.genuine.kind
+
+    def prove(self, bindings: Sequence[Binding]) -> list[Evidence]:
+        if self.recorded is None:
+            self.recorded = self.genuine.prove(bindings[:1])[0]
+        return [self.recorded] * len(bindings)
+
+
+class _ReplayingSession(Session):
+    """Keeps the body of its last OFFER and sends it again as soon as that epoch is confirmed."""
+
+    _last_offer: bytes = b""
+
+    def _act(self, actions: list[Action]) -> None:
+        super()._act(actions)
+        for action in actions:
+            if isinstance(action, Send) and action.type is FrameType.OFFER:
+                self._last_offer = action.body
+        if self._last_offer and self.epoch == int.from_bytes(self._last_offer[:8], "big"):
+            self._send(FrameType.OFFER, self._last_offer)
+
+
+def say(event: NodeEvent) -> None:
+    """One line of JSON."""
+    sys.stdout.write(json.dumps(event.fields()) + "\n")
+    sys.stdout.flush()
+
+
+async def play(state: Path, alter: Callable[[Assembly], Assembly], settings: Sequence[str]) -> None:
+    """Run until told to stop."""
+    config = load_config(state, settings)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(cancel_on_signal, nursery.cancel_scope)
+        async with open_node(state, config=config, observers=(say,), alter=alter):
+            await trio.sleep_forever()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line of an actor; the words after `run --json` are settings, as `overlay run` takes them."""
+    parser = argparse.ArgumentParser(prog="overlay lab actor")
+    parser.add_argument("--state", type=Path, required=True)
+    parser.add_argument("--defect", choices=sorted(DEFECTS))
+    parser.add_argument("--argument", default="")
+    parser.add_argument("command", choices=["run"])
+    options, settings = parser.parse_known_args(argv)
+    defect = DEFECTS.get(options.defect) if options.defect else None
+    try:
+        trio.run(
+            play, options.state, lambda assembly: defect(assembly, options.argument) if defect else assembly,
+            [word for word in settings if word != "--json"],
+        )
+    except OverlayError as error:
+        sys.stderr.write(f"actor: {error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

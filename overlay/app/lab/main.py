@@ -1,0 +1,172 @@
+"""`overlay lab`: a LAN in a box. Founds a mesh, shows it, attacks it, reports."""
+
+import json
+import math
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import trio
+from rich.console import Console
+from rich.live import Live
+
+from overlay.app.lab.catalogue import select
+from overlay.app.lab.lab import Lab, Say, open_lab, warn
+from overlay.app.lab.options import Choice, LabOptions, choose
+from overlay.app.lab.processes import cancel_on_signal
+from overlay.app.lab.report import Report, SceneRow, Snapshot
+from overlay.app.lab.scene import Scene
+from overlay.app.lab.table import picture
+from overlay.app.version import VERSION
+from overlay.errors import OverlayError
+
+ONCE_WITHIN = 110.0  # seconds; `--once` promises 120 with start and end
+PROVEN_BELOW = 20.0  # with longer periods `--once` does not wait for second epochs and rounds
+
+
+def run_lab(options: LabOptions) -> int:
+    """Run the lab; returns the exit code. Raises OverlayError before anything has started."""
+    scenes = select(options.scenes)
+    choice = choose(options)
+    with _folder(options) as folder:
+        try:
+            report = trio.run(_run, folder, choice, options, scenes)
+        except* KeyboardInterrupt:
+            return 130
+    if report is None:
+        return 130
+    if options.json:
+        sys.stdout.write(json.dumps(report.fields(), indent=2) + "\n")
+    else:
+        _tell(report)
+    return 0 if report.ok else 1
+
+
+@contextmanager
+def _folder(options: LabOptions) -> Iterator[Path]:
+    """Where the lab lives: a folder that was named stays, another one goes."""
+    if options.keep is not None:
+        options.keep.mkdir(mode=0o700, parents=True, exist_ok=True)
+        yield options.keep
+        return
+    path = Path(tempfile.mkdtemp(prefix="overlay-lab-"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+async def _run(folder: Path, choice: Choice, options: LabOptions, scenes: tuple[Scene, ...]) -> Report | None:
+    """The whole show; None if a signal ended it."""
+    began = trio.current_time()
+    report: Report | None = None
+    async with trio.open_nursery() as nursery:
+        await nursery.start(cancel_on_signal, nursery.cancel_scope)
+        async with open_lab(folder, choice, options, _say(options)) as lab:
+            report = await _play(lab, scenes, began)
+            nursery.cancel_scope.cancel()
+    return report
+
+
+async def _play(lab: Lab, scenes: tuple[Scene, ...], began: float) -> Report:
+    options, choice = lab.options, lab.choice
+    rows: list[SceneRow] = []
+    async with _show(lab, rows) as phase:
+        phase("the machines look for each other")
+        with trio.move_on_after(ONCE_WITHIN if options.once else math.inf):
+            before = await _before(lab, phase)
+            phase("under attack")
+            await _attack(lab, scenes, rows)
+            phase("the heads of all logs are compared")
+        after = await lab.barrier()
+        report = _report(choice, rows, before, after, trio.current_time() - began)
+        if not options.once:
+            phase("all done: press Ctrl-C to end" if report.ok else "something did not hold: press Ctrl-C to end")
+            await trio.sleep_forever()
+    return report
+
+
+async def _before(lab: Lab, phase: Say) -> Snapshot:
+    await lab.wait_meshed()
+    if max(lab.options.rekey_after, lab.options.attest_every) <= PROVEN_BELOW:
+        phase("waiting for fresh keys and fresh evidence on every link")
+        await lab.wait_proven()
+    return await lab.barrier()
+
+
+async def _attack(lab: Lab, scenes: tuple[Scene, ...], rows: list[SceneRow]) -> None:
+    """All scenes at once: they have actors of their own. The rows come in the order in which they end."""
+
+    async def play(scene: Scene) -> None:
+        row = await scene.play(lab)
+        rows.append(row)
+        lab.say(f"scene {row.name}: {row.status}: expected {row.expected}, observed {row.observed or '-'} {row.why}".rstrip())
+
+    async with trio.open_nursery() as nursery:
+        for scene in scenes:
+            nursery.start_soon(play, scene)
+    rows.sort(key=lambda row: [scene.name for scene in scenes].index(row.name))
+
+
+def _report(choice: Choice, rows: list[SceneRow], before: Snapshot, after: Snapshot, seconds: float) -> Report:
+    good = before.complete and after.complete and all(row.status != "failed" for row in rows)
+    return Report(
+        ok=good, version=VERSION, evidence=choice.evidence, network=choice.network, degraded=choice.degraded,
+        seconds=seconds, before=before, scenes=rows, after=after,
+    )
+
+
+# --- for people -----------------------------------------------------------------------------------------------------
+
+
+def _say(options: LabOptions) -> Say:
+    """Plain lines where there is no live table; with --json they go to standard error."""
+    if options.json:
+        return warn
+    if sys.stdout.isatty():
+        return lambda _text: None
+    return _line
+
+
+def _line(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+@asynccontextmanager
+async def _show(lab: Lab, rows: list[SceneRow]) -> AsyncIterator[Say]:
+    """A live table at a terminal, plain lines elsewhere."""
+    if lab.options.json or not sys.stdout.isatty():
+        yield lab.say
+        return
+    phases = [""]
+    with Live(console=Console(), refresh_per_second=4, transient=False) as live:
+        async with trio.open_nursery() as nursery:
+
+            async def draw() -> None:
+                while True:
+                    try:
+                        live.update(picture(await lab.statuses(), rows, phases[-1]))
+                    except OverlayError as error:
+                        live.update(f"{phases[-1]} ({error})")
+                    await trio.sleep(0.5)
+
+            nursery.start_soon(draw)
+            yield phases.append
+            live.update(picture(await lab.statuses(), rows, phases[-1]))
+            nursery.cancel_scope.cancel()
+
+
+def _tell(report: Report) -> None:
+    """The verdict in a few lines."""
+    held = sum(row.status == "passed" for row in report.scenes)
+    _line(
+        f"{len(report.after.nodes)} nodes, {len(report.after.links)} links, {held} of {len(report.scenes)} attacks refused, "
+        f"heads {'agree' if report.after.heads_equal else 'differ'}: {'ok' if report.ok else 'NOT ok'} "
+        f"({report.seconds:.0f} s)"
+    )
+    for lack in report.degraded:
+        _line(f"degraded: {lack}")

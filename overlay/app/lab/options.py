@@ -1,0 +1,70 @@
+"""What the lab was asked for, and what this host can give: what was named by option never falls back."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from overlay.app import tpm
+from overlay.app.lab import namespaces, tpms
+from overlay.errors import HostLacks, UsageError
+
+EvidenceChoice = Literal["tpm", "software"]
+NetworkChoice = Literal["namespaces", "loopback"]
+NODES_MAX = 20  # our guess: every node is a process with some 60 MB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabOptions:
+    """The command line; None where the best there is shall be taken."""
+
+    nodes: int = 5
+    evidence: EvidenceChoice | None = None
+    network: NetworkChoice | None = None
+    rekey_after: float = 60.0
+    attest_every: float = 60.0
+    once: bool = False
+    json: bool = False
+    scenes: tuple[str, ...] | None = None
+    keep: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.nodes <= NODES_MAX:
+            raise UsageError(f"a lab has 2 to {NODES_MAX} nodes")
+        if self.rekey_after < 1 or self.attest_every < 1:
+            raise UsageError("--rekey-after and --attest-every are at least one second")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What the lab will use; `degraded` lists what was missing where nothing was asked for."""
+
+    evidence: EvidenceChoice
+    network: NetworkChoice
+    degraded: list[str] = field(default_factory=list)
+
+
+def choose(options: LabOptions) -> Choice:
+    """Raises HostLacks if something was asked for that this host does not have."""
+    degraded: list[str] = []
+    evidence: EvidenceChoice = "tpm"
+    missing = tpm_missing()
+    if options.evidence == "software" or (options.evidence is None and missing):
+        evidence = "software"
+    if missing and options.evidence == "tpm":
+        raise HostLacks(f"--evidence tpm: {missing}", hint="install swtpm, libtss2-dev and the extra [tpm], or leave the option out")
+    if missing and options.evidence is None:
+        degraded.append(f"software evidence instead of a TPM: {missing}")
+    network: NetworkChoice = "namespaces"
+    missing = namespaces.available()
+    if options.network == "loopback" or (options.network is None and missing):
+        network = "loopback"
+    if missing and options.network == "namespaces":
+        raise HostLacks(f"--network namespaces: {missing}", hint="leave the option out to run on loopback")
+    if missing and options.network is None:
+        degraded.append(f"loopback instead of network namespaces: {missing}")
+    return Choice(evidence, network, degraded)
+
+
+def tpm_missing() -> str | None:
+    """None if software TPMs work here, else what is missing."""
+    return tpm.missing() or tpms.available()

@@ -1,0 +1,97 @@
+"""What a scene is, and how it is judged: the control must succeed, then the attack must fail for the named reason."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import trio
+
+from overlay.app.lab.lab import Lab
+from overlay.app.lab.machine import Event, Machine, peer_up, refused
+from overlay.app.lab.report import SceneRow
+from overlay.errors import CheckFailed, OverlayError
+from overlay.registry import Reason
+
+ADMITTED_WITHIN = 20.0
+REFUSED_WITHIN = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a victim's log said, and which victim."""
+
+    reason: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """One attack. `control` raises CheckFailed if the same actor without the defect does not succeed."""
+
+    name: str
+    about: str
+    expected: Reason
+    control: Callable[[Lab, Machine], Awaitable[None]]
+    attack: Callable[[Lab, Machine], Awaitable[Observation]]
+    needs_tpm: bool = False
+    expected_software: Reason | None = None  # where another reason holds without TPMs
+
+    async def play(self, lab: Lab) -> SceneRow:
+        """Control, attack, verdict. Never raises for what went wrong in the scene."""
+        began = trio.current_time()
+        observed, by, why = "", "", ""
+        with_tpm = lab.choice.evidence == "tpm"
+        expected = (self.expected if with_tpm else self.expected_software or self.expected).name
+        if self.needs_tpm and not with_tpm:
+            return SceneRow(name=self.name, expected=expected, observed="", by="", status="skipped", why="needs TPM evidence")
+        try:
+            actor = await lab.actor()
+            await self.control(lab, actor)
+            found = await self.attack(lab, actor)
+            observed, by = found.reason, found.by
+        except OverlayError as error:
+            why = str(error)
+        passed = observed == expected and not why
+        return SceneRow(
+            name=self.name, expected=expected, observed=observed, by=by,
+            status="passed" if passed else "failed", why=why or ("" if passed else "another reason than expected"),
+            seconds=round(trio.current_time() - began, 1),
+        )
+
+
+async def admitted(lab: Lab, actor: Machine, since: dict[str, int]) -> None:
+    """Until some victim has admitted the actor. Raises CheckFailed."""
+    await lab.first_seen(peer_up(actor.node_id), since, within=ADMITTED_WITHIN, what=f"{actor.name} admitted")
+
+
+async def is_admitted(lab: Lab, actor: Machine) -> None:
+    """The usual control: the actor, without any defect, is admitted."""
+    since = await lab.positions()
+    async with lab.running(actor):
+        await admitted(lab, actor, since)
+
+
+async def is_refused(
+    lab: Lab, actor: Machine, expected: Reason, *, defect: str, argument: str = "", within: float = REFUSED_WITHIN,
+    stranger: bool = False,
+) -> Observation:
+    """The usual attack: with the defect, a victim turns it away for the expected reason, and nobody ever admits it."""
+    since = await lab.positions()
+    node_id = None if stranger else actor.node_id
+    async with lab.running(actor, defect=defect, argument=argument):
+        victim, event = await lab.first_seen(
+            refused(expected.name, node_id), since, within=within, what=expected.name
+        )
+        never_admitted(lab, actor, since)
+    return observation(victim, event)
+
+
+def never_admitted(lab: Lab, actor: Machine, since: dict[str, int]) -> None:
+    """Raises CheckFailed if a victim admitted the actor after those positions."""
+    for victim in lab.victims:
+        if any(peer_up(actor.node_id)(event) for event in victim.events[since[victim.name] :]):
+            raise CheckFailed(f"{victim.name} admitted {actor.name}")
+
+
+def observation(victim: Machine, event: Event) -> Observation:
+    """From a line of a victim's log."""
+    return Observation(event["reason"], victim.name)

@@ -1,0 +1,184 @@
+"""Publications: signed by their author, chained per author and topic, so that a gap or an edit shows (docs/protocol/topics.md).
+
+    publish {0:1, 1:from, 2:topic, 3:log_id16, 4:seq, 5:prev32, 6:hlc, 7:body}     COSE_Sign1, kid = H(endorsement)
+
+`entry_hash` and `prev` are as in the audit log. A transient publication stands alone: it is pushed and never stored.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from overlay.core import limits
+from overlay.core.identity import LocalIdentity
+from overlay.core.keys import NodeId
+from overlay.core.wire import Bytes, Text, UInt, make_map, open_map, parse_sign1, sha256, sign1
+from overlay.errors import Refused, UsageError
+from overlay.registry import GENESIS, Label, Reason
+
+TOPIC_MAX: Final = 128  # bytes of a topic's name: our guess
+BODY_MAX: Final = limits.ENTRY_MAX - 1024  # what one item may hold beside its envelope
+HLC_SHIFT: Final = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Author:
+    """Whose signature it may be: what an endorsement says, found by its hash."""
+
+    node_id: NodeId
+    name: str
+    message_public: bytes  # 32
+    not_before: datetime
+    not_after: datetime
+
+
+AuthorOf = Callable[[bytes], Author | None]  # from kid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """A publication whose signature has been checked."""
+
+    author: Author
+    topic: str
+    log_id: bytes  # 16
+    seq: int
+    prev: bytes  # 32
+    hlc: int
+    body: bytes = field(repr=False)
+    hash: bytes  # 32
+
+    @property
+    def at(self) -> datetime:
+        """The author's time."""
+        return hlc_time(self.hlc)
+
+
+def hlc_time(hlc: int) -> datetime:
+    """Unix milliseconds << 16 | counter."""
+    return datetime.fromtimestamp((hlc >> HLC_SHIFT) / 1000, UTC)
+
+
+def next_hlc(previous: int, at: datetime) -> int:
+    """The next value: above the previous one, and not before `at`."""
+    return max(previous + 1, int(at.timestamp() * 1000) << HLC_SHIFT)
+
+
+def topic_log_id(mesh_id: bytes, node_id: NodeId, audit_log_id: bytes, topic: str, *, transient: bool = False) -> bytes:
+    """The 16 bytes that name an author's chain on a topic for as long as its audit log goes on."""
+    label = Label.TRANSIENT if transient else Label.TOPIC
+    return sha256(label, mesh_id, node_id, audit_log_id, topic.encode())[:16]
+
+
+def check_topic(topic: str) -> None:
+    """Raises UsageError for a name that no topic can have."""
+    if not topic or len(topic.encode()) > TOPIC_MAX or not topic.isprintable():
+        raise UsageError(f"a topic has 1 to {TOPIC_MAX} bytes of printable text")
+
+
+def sign_publication(
+    own: LocalIdentity, mesh_id: bytes, *, topic: str, log_id: bytes, seq: int, prev: bytes, hlc: int, body: bytes
+) -> bytes:
+    """A publication's bytes. Raises UsageError for a body that is too long."""
+    check_topic(topic)
+    if len(body) > BODY_MAX:
+        raise UsageError(f"a publication has at most {BODY_MAX} bytes", hint="send large data with calls")
+    payload = make_map(own.node_id, topic, log_id, seq, prev, hlc, body)
+    return sign1(payload, signer=own.message, aad=Label.PUBLISH + mesh_id, kid=own.kid)
+
+
+def verify_publication(raw: bytes, *, mesh_id: bytes, author_of: AuthorOf) -> Publication:
+    """Check signature, author and that the endorsement was in force at the time the author gives.
+
+    Raises:
+        Refused: MALFORMED, TOO_LARGE, BAD_SIGNATURE, WRONG_AUTHOR for an endorsement that nobody showed us or another
+            node's, NOT_IN_FORCE.
+    """
+    message = parse_sign1(raw, limit=limits.ENTRY_MAX)
+    author = author_of(message.kid or b"")
+    if author is None:
+        raise Refused(Reason.WRONG_AUTHOR, "signed under an endorsement that we have not seen")
+    payload = message.verify(author.message_public, aad=Label.PUBLISH + mesh_id)
+    node_id, topic, log_id, seq, prev, hlc, body = open_map(
+        payload, Bytes(32), Text(TOPIC_MAX), Bytes(16), UInt(2**63), Bytes(32), UInt(2**63), Bytes(0, BODY_MAX),
+        limit=limits.ENTRY_MAX,
+    )
+    if node_id != author.node_id:
+        raise Refused(Reason.WRONG_AUTHOR, "the author is not the endorsed node")
+    at = hlc_time(hlc)
+    if not author.not_before <= at <= author.not_after:
+        raise Refused(Reason.NOT_IN_FORCE, "published outside the life of its endorsement")
+    return Publication(
+        author=author, topic=topic, log_id=log_id, seq=seq, prev=prev, hlc=hlc, body=body, hash=publication_hash(raw)
+    )
+
+
+def publication_hash(raw: bytes) -> bytes:
+    """The leaf hash of RFC 9162, as for audit entries."""
+    return sha256(b"\0", raw)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicState:
+    """The end of one author's chain on one topic."""
+
+    node_id: NodeId
+    topic: str
+    size: int
+    head: bytes  # entry_hash of the last, 32 zeros at the start
+    hlc: int
+
+    @classmethod
+    def begin(cls, node_id: NodeId, topic: str) -> "TopicState":
+        """Before the first publication."""
+        return cls(node_id, topic, 0, GENESIS, 0)
+
+
+class TopicCheck:
+    """The `ChainCheck` of topics. States move by `commit`, after the items are durable."""
+
+    def __init__(
+        self, mesh_id: bytes, author_of: AuthorOf, at: Callable[[], datetime], states: Mapping[bytes, TopicState] | None = None
+    ) -> None:
+        self._mesh_id = mesh_id
+        self.author_of = author_of
+        self._at = at
+        self.states: dict[bytes, TopicState] = dict(states or {})
+
+    def check(self, log_id: bytes, node_id: NodeId, start: int, items: Sequence[bytes]) -> bool:
+        """See `ChainCheck`."""
+        state, _ = self.extend(log_id, node_id, start, items)
+        return (hlc_time(state.hlc) - self._at()).total_seconds() <= limits.CLOCK_TOLERANCE
+
+    def extend(
+        self, log_id: bytes, node_id: NodeId, start: int, items: Sequence[bytes]
+    ) -> tuple[TopicState, list[Publication]]:
+        """The state after these items, and what they say. Raises Refused as `verify_publication`, and CHAIN_BROKEN."""
+        state = self.states.get(log_id)
+        found: list[Publication] = []
+        for seq, raw in enumerate(items, start):
+            one = verify_publication(raw, mesh_id=self._mesh_id, author_of=self.author_of)
+            state = state or TopicState.begin(one.author.node_id, one.topic)
+            _check_link(state, one, log_id, seq)
+            if one.author.node_id != node_id:
+                raise Refused(Reason.WRONG_AUTHOR, "a publication in another node's chain")
+            state = TopicState(state.node_id, state.topic, seq + 1, one.hash, one.hlc)
+            found.append(one)
+        if state is None:
+            raise Refused(Reason.MALFORMED, "no items")
+        return state, found
+
+    def commit(self, log_id: bytes, state: TopicState) -> None:
+        """These are durable now."""
+        self.states[log_id] = state
+
+
+def _check_link(state: TopicState, one: Publication, log_id: bytes, seq: int) -> None:
+    """Raises Refused if the publication does not follow."""
+    if one.log_id != log_id or one.topic != state.topic or one.author.node_id != state.node_id:
+        raise Refused(Reason.WRONG_AUTHOR, "a publication of another chain")
+    if one.seq != seq or seq != state.size or one.prev != state.head:
+        raise Refused(Reason.CHAIN_BROKEN, f"publication {one.seq} does not follow {state.size - 1}")
+    if one.hlc <= state.hlc:
+        raise Refused(Reason.CHAIN_BROKEN, f"the time of publication {one.seq} does not rise")

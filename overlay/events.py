@@ -1,0 +1,131 @@
+"""What a node tells about itself, as frozen values: for logs, tables and tests. Ids are base32 text."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from overlay.registry import Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeEvent:
+    """Base of all events."""
+
+    def fields(self) -> dict[str, Any]:
+        """`event` (the kind in kebab-case) and the fields, ready for JSON."""
+        name = "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in type(self).__name__).lstrip("-")
+        values = {key: value.name if isinstance(value, Reason) else value for key, value in asdict(self).items()}
+        return {"event": name, **values}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStarted(NodeEvent):
+    """The node listens."""
+
+    name: str
+    node: str
+    mesh: str
+    port: int
+    level: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStopping(NodeEvent):
+    """The node is about to end."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerUp(NodeEvent):
+    """A member is admitted, on both sides."""
+
+    name: str
+    node: str
+    level: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerDown(NodeEvent):
+    """There is no link to this member any more."""
+
+    name: str
+    node: str
+    reason: Reason
+    detail: str
+    by_peer: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkRefused(NodeEvent):
+    """A connection ended before it was open. `node` is empty for a stranger. `by_peer`: it was the other side who refused."""
+
+    reason: Reason
+    detail: str
+    address: str
+    node: str
+    name: str
+    by_peer: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustLost(NodeEvent):
+    """A member was admitted and is not trusted any more."""
+
+    name: str
+    node: str
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkRekeyed(NodeEvent):
+    """A link uses fresh keys."""
+
+    name: str
+    node: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerAttested(NodeEvent):
+    """A member proved again what it runs."""
+
+    name: str
+    node: str
+    level: int
+    round: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceFailed(NodeEvent):
+    """Our own prover could not make evidence."""
+
+    detail: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainRejected(NodeEvent):
+    """A peer sent a chain item that does not hold."""
+
+    name: str
+    node: str
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityCloned(NodeEvent):
+    """Two processes seem to run under one identity."""
+
+    name: str
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinderFailed(NodeEvent):
+    """One way of finding peers does not work here."""
+
+    detail: str
+    hint: str

@@ -1,0 +1,131 @@
+"""Drives one reconciliation machine: messages of open links in, messages out, items made durable in between."""
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+import trio
+
+from overlay.core.keys import NodeId
+from overlay.core.mesh.reconcile import (
+    HeadsDiffer,
+    ItemsVerified,
+    Misbehaved,
+    PeerHead,
+    RangeWanted,
+    Reconcile,
+    ReconcileEvent,
+)
+from overlay.registry import ChainKind, FrameType, Reason
+
+SendTo = Callable[[NodeId, FrameType, bytes], None]
+READS_WAITING = 256  # our guess: ranges that peers may have asked for at once
+Rejected = Callable[[NodeId, Reason, str], None]
+
+
+class ChainKeeper(Protocol):
+    """Where chains of one kind live: `audit` logs, or topics."""
+
+    @property
+    def kind(self) -> ChainKind:
+        """What it keeps."""
+        ...
+
+    @property
+    def machine(self) -> Reconcile:
+        """The machine that knows what we hold."""
+        ...
+
+    async def store(self, items: ItemsVerified) -> None:
+        """Make verified items durable, then tell the machine with `stored`, or `dropped`."""
+        ...
+
+    async def read(self, wanted: RangeWanted) -> list[bytes]:
+        """Stored items of a range."""
+        ...
+
+
+class Replicator:
+    """One keeper on the mesh."""
+
+    def __init__(self, keeper: ChainKeeper, *, send: SendTo, rejected: Rejected) -> None:
+        self.keeper = keeper
+        self.peer_sizes: dict[tuple[NodeId, bytes], int] = {}
+        self._machine = keeper.machine
+        self._send = send
+        self._rejected = rejected
+        self._wake = trio.Event()
+        self._grown = trio.Event()
+        self._to_store_in, self._to_store = trio.open_memory_channel[ItemsVerified](math.inf)
+        self._to_read_in, self._to_read = trio.open_memory_channel[RangeWanted](READS_WAITING)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._store_all)
+            nursery.start_soon(self._read_all)
+            while True:
+                self._wake = trio.Event()
+                with trio.move_on_at(self._machine.deadline):
+                    await self._wake.wait()
+                self._take(self._machine.tick(trio.current_time()))
+
+    def peer_opened(self, peer: NodeId) -> None:
+        """There is a link to this peer."""
+        self._machine.peer_opened(peer, trio.current_time())
+        self.flush()
+
+    def peer_closed(self, peer: NodeId) -> None:
+        """There is none any more."""
+        self._machine.peer_closed(peer)
+        self.peer_sizes = {key: size for key, size in self.peer_sizes.items() if key[0] != peer}
+        self._notify()
+        self.flush()
+
+    def received(self, sender: NodeId, frame: FrameType, body: bytes) -> None:
+        """HEADS, WANT or ITEMS of an open link."""
+        self._take(self._machine.receive(sender, frame, body, trio.current_time()))
+
+    def flush(self) -> None:
+        """Send what the machine owes."""
+        for peer, frame, body in self._machine.messages_to_send():
+            self._send(peer, frame, body)
+        self._wake.set()
+
+    async def wait_change(self) -> None:
+        """Until some peer's head moved or a peer is gone."""
+        await self._grown.wait()
+
+    def _take(self, events: list[ReconcileEvent]) -> None:
+        for event in events:
+            match event:
+                case ItemsVerified():
+                    self._to_store_in.send_nowait(event)  # bounded by the machine's outstanding wants
+                case RangeWanted():
+                    try:
+                        self._to_read_in.send_nowait(event)
+                    except trio.WouldBlock:
+                        continue  # the peer asks again
+                case PeerHead(peer=peer, log_id=log_id, size=size):
+                    self.peer_sizes[peer, log_id] = max(size, self.peer_sizes.get((peer, log_id), 0))
+                    self._notify()
+                case Misbehaved(peer=peer, reason=reason, detail=detail):
+                    self._rejected(peer, reason, detail)
+                case HeadsDiffer(peer=peer, log_id=log_id):
+                    self._rejected(peer, Reason.FORKED, f"another history of log {log_id.hex()}")
+        self.flush()
+
+    async def _store_all(self) -> None:
+        async for items in self._to_store:
+            await self.keeper.store(items)
+            self.flush()
+
+    async def _read_all(self) -> None:
+        async for wanted in self._to_read:
+            items = await self.keeper.read(wanted)
+            self._machine.supply(wanted, items)
+            self.flush()
+
+    def _notify(self) -> None:
+        self._grown.set()
+        self._grown = trio.Event()

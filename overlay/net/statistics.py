@@ -1,0 +1,57 @@
+"""A node's figures at one moment, frozen: status, table, metrics and tests read these."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from overlay.registry import SUITE_NAME
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkStatistics:
+    """One open link. Ages in seconds; `rounds` counts good evidence after admission."""
+
+    name: str
+    node: str
+    level: int
+    opener: bool
+    address: str
+    epoch: int
+    epoch_age: float
+    rounds: int
+    evidence_age: float
+    lease_left: float
+    suite: str = SUITE_NAME
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainStatistics:
+    """One audit log as this node holds it."""
+
+    node: str
+    log: str
+    size: int
+    root: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStatistics:
+    """The node as a whole. `warnings` are for people: what someone should know or do."""
+
+    name: str
+    node: str
+    mesh_name: str
+    mesh: str
+    level: int
+    evidence: str
+    port: int
+    roles: tuple[str, ...]
+    certificate_ends: str
+    endorsement_ends: str
+    links: tuple[LinkStatistics, ...]
+    chains: tuple[ChainStatistics, ...]
+    refused: int
+    warnings: tuple[str, ...]
+
+    def fields(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return asdict(self)
