@@ -70,6 +70,7 @@ class Link:
 
     async def run(self) -> None:
         """Carry bytes, time and events until the link has ended."""
+        self.kick()  # an opener owes its first bytes
         async with trio.open_nursery() as nursery, self._messages_in:
             nursery.start_soon(self._pump_out)
             nursery.start_soon(self._pump_time)
