@@ -1,0 +1,44 @@
+"""Whatever is not listed here as a shell is pure: no clock, chance, file, socket, thread or log, and no shell either.
+
+import-linter watches over overlay.core. This test covers the modules of the three siblings as well, and those that come
+later: a new module is pure until it is listed.
+"""
+
+import pytest
+
+from tests.architecture.tree import ROOT, dotted, imports, modules
+
+SHELLS = (
+    "overlay.app",
+    "overlay.net",
+    "overlay.store",
+    "overlay.testing",
+    "discovery.book",  # a file
+    "discovery.interfaces",  # the host's addresses
+    "discovery.mdns",  # a socket
+    "discovery.search",  # tasks
+    "discovery.static",  # the resolver
+    "attest.credential",  # chance, for the secrets of MakeCredential
+    "attest.device",  # a thread
+    "attest.enrol",  # makes a credential
+    "attest.manifest",  # files
+    "attest.tpm",  # a device
+    "attest.tpm_keys",  # the same device
+    "audit.log",  # tasks
+    "audit.store",  # a database
+    "audit.verify",  # a database
+)
+IMPURE = {
+    "asyncio", "logging", "os", "pathlib", "random", "secrets", "socket", "sqlite3", "subprocess", "threading", "time",
+    "tpm2_pytss", "trio", "zeroconf",
+}  # fmt: skip
+
+
+def is_shell(name: str) -> bool:
+    return any(name == shell or name.startswith(f"{shell}.") for shell in SHELLS)
+
+
+@pytest.mark.parametrize("path", [path for path in modules() if not is_shell(dotted(path))])
+def test_a_pure_module_imports_nothing_impure(path: str) -> None:
+    wrong = [name for name in imports(ROOT / path) if name.partition(".")[0] in IMPURE or is_shell(name)]
+    assert wrong == []

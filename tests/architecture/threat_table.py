@@ -1,0 +1,52 @@
+"""Reads the threat table of docs/protocol/security.md and knows which tests and scenes exist."""
+
+import ast
+import re
+from pathlib import Path
+
+from tests.architecture.tree import ROOT
+
+PAGE = ROOT / "docs" / "protocol" / "security.md"
+SCENES = ROOT / "overlay" / "app" / "lab" / "scenes"
+HEADER = "| attacker | promise | test |"
+NAMED = re.compile(r"`([^`]+)`")
+
+
+def rows(text: str) -> list[tuple[str, str, str]]:
+    """Attacker, promise and test of each row below the header."""
+    lines = text.splitlines()
+    start = lines.index(HEADER) + 2
+    found = []
+    for line in lines[start:]:
+        if not line.startswith("|"):
+            break
+        attacker, promise, test = (cell.strip() for cell in line.strip("|").split("|"))
+        found.append((attacker, promise, test))
+    return found
+
+
+def names(cell: str) -> list[str]:
+    """What a cell names: `tests/unit/core/test_gate.py::test_x`, or `scene stranger`."""
+    return NAMED.findall(cell)
+
+
+def tests_of(path: Path) -> set[str]:
+    """The tests a file defines, methods of classes as `Class::test_x`."""
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef):
+            found |= {f"{node.name}::{name}" for name in functions(node.body)}
+    return found | functions(ast.parse(path.read_text()).body)
+
+
+def functions(body: list[ast.stmt]) -> set[str]:
+    """The functions among these statements."""
+    return {node.name for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
+def exists(name: str) -> bool:
+    """Whether that test or scene exists."""
+    if name.startswith("scene "):
+        return (SCENES / f"{name.removeprefix('scene ').replace('-', '_')}.py").is_file()
+    path, _, function = name.partition("::")
+    return (ROOT / path).is_file() and function.partition("[")[0] in tests_of(ROOT / path)
