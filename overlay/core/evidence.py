@@ -1,4 +1,4 @@
-"""What passes between a link and whoever proves or appraises software: values and the two ports. The formats are `attest/`'s."""
+"""What passes between a link and whoever proves or appraises software: values and two ports. The formats are `attest/`'s."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from typing import Protocol
 
 from overlay.core.limits import NONCE_SIZE
 from overlay.core.trust import VerifiedPeer
-from overlay.core.wire import Bytes, Array, UInt, make_map, open_map
+from overlay.core.wire import Array, Bytes, UInt, make_map, open_map
 from overlay.registry import EvidenceKind, Role
 
 
@@ -29,7 +29,7 @@ class Binding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """One leaf of a quote, or of a software signature (then `ak_public` and `signature` are empty and `quote` is a COSE_Sign1)."""
+    """One leaf of a quote, or of a software signature: then `ak_public` and `signature` are empty and `quote` is COSE."""
 
     count: int
     index: int

@@ -15,5 +15,5 @@ def asked(question: Callable[[], Answer]) -> Answer:
         return question()
     except Refused:
         raise
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise Refused(Reason.INTERNAL, f"a guard failed: {type(error).__name__}: {error}") from error

@@ -55,9 +55,11 @@ class NodeId(bytes):
         return cls(from_base32(text))
 
     def __str__(self) -> str:
+        """All 52 letters."""
         return base32(self)
 
     def __repr__(self) -> str:
+        """The first eight letters, for logs."""
         return f"NodeId({base32(self)[:8]}…)"
 
     @property
@@ -75,6 +77,7 @@ class MeshId(NodeId):
         return cls(hashlib.sha256(Label.MESH + spki).digest())
 
     def __repr__(self) -> str:
+        """The first eight letters, for logs."""
         return f"MeshId({base32(self)[:8]}…)"
 
 

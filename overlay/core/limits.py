@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-# Records and frames (docs/protocol/records.md)
+# Records and frames: docs/protocol/records.md
 RECORD_MAX: Final = 65_535  # Noise, section 3: a message is at most 65,535 bytes
 TAG_SIZE: Final = 16  # AES-GCM
 FRAME_HEADER: Final = 8

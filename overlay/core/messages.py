@@ -65,7 +65,8 @@ def verify_call(raw: bytes, *, own_id: NodeId, mesh_id: bytes, first_h: bytes, p
 
 
 def sign_reply(
-    own: LocalIdentity, mesh_id: bytes, *, to: NodeId, call_hash: bytes, index: int, final: bool, status: ReplyStatus, body: bytes
+    own: LocalIdentity, mesh_id: bytes, *, to: NodeId, call_hash: bytes, index: int, final: bool, status: ReplyStatus,
+    body: bytes,
 ) -> bytes:
     """A reply's bytes."""
     payload = make_map(own.node_id, to, call_hash, index, final, int(status), body)

@@ -56,6 +56,7 @@ APPLICATION = frozenset(
         FrameType.ITEMS,
     }
 )
+_CERTIFICATE = Bytes(1, limits.CHAIN_BYTES_MAX)
 REKEY = frozenset({FrameType.OFFER, FrameType.INIT, FrameType.RESP, FrameType.DONE, FrameType.CONFIRM})
 
 
@@ -506,8 +507,7 @@ class Session:
 
     def _on_credentials(self, body: bytes, now: float) -> None:
         endorsement, leaf, chain = open_map(
-            body, Bytes(1, 4096), Bytes(1, limits.CHAIN_BYTES_MAX), Array(Bytes(1, limits.CHAIN_BYTES_MAX), limits.CHAIN_DEPTH_MAX),
-            limit=limits.CONTROL_MAX,
+            body, Bytes(1, 4096), _CERTIFICATE, Array(_CERTIFICATE, limits.CHAIN_DEPTH_MAX), limit=limits.CONTROL_MAX
         )
         context = self._config.handshake
         peer = context.trust().verify(Credentials(endorsement, leaf, tuple(chain)), context.calendar())

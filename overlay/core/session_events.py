@@ -79,7 +79,7 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The link ended because of what the peer did, or did not do. `told` is the reason the peer gave us, if it is the one who refused."""
+    """The link ended because of what the peer did, or did not do. `by_peer`: it is the peer who refused us."""
 
     reason: Reason
     detail: str = ""

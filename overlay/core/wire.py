@@ -65,6 +65,9 @@ class _NoTags(dict[int, Any]):
 
 
 _NO_TAGS: Final = _NoTags()
+_UNREADABLE: Final = (
+    cbor2.CBORDecodeError, cbor2.CBOREncodeError, RecursionError, ValueError, TypeError, OverflowError, MemoryError,
+)
 
 
 def encode(value: Value) -> bytes:
@@ -96,7 +99,7 @@ def decode(data: bytes, *, limit: int) -> Any:
             malformed("not the canonical encoding")
     except Refused:
         raise
-    except (cbor2.CBORDecodeError, cbor2.CBOREncodeError, RecursionError, ValueError, TypeError, OverflowError, MemoryError) as error:
+    except _UNREADABLE as error:
         malformed(f"CBOR: {error}")
     return value
 

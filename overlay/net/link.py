@@ -41,6 +41,7 @@ class Link:
         self._owner = owner
         self._wake_writer = trio.Event()
         self._wake_clock = trio.Event()
+        self._moved = trio.Event()
         self._unsent = 0
         self._reading = trio.CancelScope()
         self._flushing = trio.Lock()
@@ -129,8 +130,15 @@ class Link:
         """End the link for something the peer did at application level."""
         self._dispatch(self.session.fail(reason, detail))
 
+    async def wait_idle(self) -> None:
+        """Until no call is under way, or the link has ended."""
+        while self.is_open and self.calls is not None and self.calls.under_way:
+            await self._moved.wait()
+
     def kick(self) -> None:
         """Something is queued, or a deadline has moved."""
+        self._moved.set()
+        self._moved = trio.Event()
         self._wake_writer.set()
         self._wake_clock.set()
 

@@ -21,10 +21,9 @@ from overlay.core.keys import NodeId
 from overlay.core.limits import AttestTimes, RekeyTimes
 from overlay.core.mesh.found import AnnouncementFacts
 from overlay.core.rounds import OpenRound, ProofWanted, RoundLeader
-from overlay.core.rpc import Calls, CallReceived, ReplyReceived, SeenCalls
+from overlay.core.rpc import CallReceived, Calls, ReplyReceived, SeenCalls
 from overlay.core.session import Session, SessionConfig
 from overlay.core.session_events import (
-    Closed,
     CredentialsChanged,
     Event,
     EvidenceWanted,
@@ -153,8 +152,7 @@ class Node:
         self.emit(NodeStopping(name=self.identity.verified.name))
         self.pool.close(Reason.SHUTDOWN)
         with trio.move_on_after(1.0):
-            while self.pool.all_links:
-                await trio.sleep(0.01)
+            await self.pool.wait_empty()
 
     def emit(self, event: NodeEvent) -> None:
         """Tell every observer."""

@@ -76,6 +76,7 @@ class Pool:
         self._nursery = nursery
         self._fraction = fraction
         self._closing = False
+        self._shrunk = trio.Event()
 
     @property
     def all_links(self) -> tuple[Link, ...]:
@@ -226,8 +227,7 @@ class Pool:
     async def _retire(self, link: Link) -> None:
         """Let calls under way end, then say GOODBYE(DUPLICATE)."""
         with trio.move_on_after(limits.DRAIN_TIMEOUT):
-            while link.is_open and link.calls is not None and link.calls.under_way:
-                await trio.sleep(0.02)
+            await link.wait_idle()
         link.close(Reason.DUPLICATE)
 
     def _watch_starts(self, link: Link, old: LinkFacts, new: LinkFacts) -> None:
@@ -238,8 +238,15 @@ class Pool:
         if cloned:
             self._owner.cloned(link)
 
+    async def wait_empty(self) -> None:
+        """Until no connection is left."""
+        while self._all:
+            await self._shrunk.wait()
+
     def _forget(self, link: Link) -> None:
         self._all.discard(link)
+        self._shrunk.set()
+        self._shrunk = trio.Event()
         if link in self._facts:
             self._lost(link)
 

@@ -50,7 +50,8 @@ class TopicStore:
             connection.execute("PRAGMA synchronous=FULL")
             connection.executescript(SCHEMA)
         except sqlite3.DatabaseError as error:
-            raise StateDamaged(f"{path.name} cannot be read: {error}", hint="move the file away; publications are sent again") from None
+            hint = "move the file away; publications are sent again"
+            raise StateDamaged(f"{path.name} cannot be read: {error}", hint=hint) from None
         path.chmod(0o600)
         return cls(connection, path)
 
@@ -60,7 +61,7 @@ class TopicStore:
         return {row[0]: TopicState(NodeId(row[1]), row[2], row[3], row[4], row[5]) for row in rows}
 
     def append(self, log_id: bytes, state: TopicState, start: int, items: Sequence[bytes]) -> None:
-        """Make items durable with the state after them; drop what is too old. Raises OverlayError when the disk does not take it."""
+        """Make items durable with the state after them; drop what is too old. Raises OverlayError when the disk fails."""
         ms = state.hlc >> 16
         try:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -91,7 +92,8 @@ class TopicStore:
     def of_topic(self, topic: str) -> list[StoredItem]:
         """All that is kept of a topic, oldest first."""
         rows = self._connection.execute(
-            "SELECT items.log_id, seq, raw FROM items JOIN chains USING (log_id) WHERE topic = ? ORDER BY ms, items.log_id, seq",
+            "SELECT items.log_id, seq, raw FROM items JOIN chains USING (log_id) WHERE topic = ?"
+            " ORDER BY ms, items.log_id, seq",
             (topic,),
         ).fetchall()
         return [StoredItem(*row) for row in rows]

@@ -4,7 +4,6 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import trio
@@ -61,7 +60,7 @@ async def ignore(raw: bytes, sender: PeerInfo) -> None:
 
 
 def fresh_mesh() -> Mesh:
-    return make_mesh(at=datetime.now(UTC))
+    return make_mesh(at=wall_clock())
 
 
 def make_parts(mesh: Mesh, name: str, *, seeds: Sequence[str] = (), start: int = 1, **changes: Any) -> NodeParts:

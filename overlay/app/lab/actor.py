@@ -37,7 +37,7 @@ def wrong_gate_key(assembly: Assembly, _: str) -> Assembly:
 
 
 def other_mesh(assembly: Assembly, folder: str) -> Assembly:
-    """`other-mesh`: everything is right but the authority: certificate and endorsement are those of a mesh in `folder`."""
+    """`other-mesh`: everything is right but the authority: its credentials are those of a mesh in `folder`."""
     stranger = Assembly.of_folder(Path(folder))
     own = assembly.parts.trust()
     return replace(

@@ -51,7 +51,8 @@ def choose(options: LabOptions) -> Choice:
     if options.evidence == "software" or (options.evidence is None and missing):
         evidence = "software"
     if missing and options.evidence == "tpm":
-        raise HostLacks(f"--evidence tpm: {missing}", hint="install swtpm, libtss2-dev and the extra [tpm], or leave the option out")
+        hint = "install swtpm, libtss2-dev and the extra [tpm], or leave the option out"
+        raise HostLacks(f"--evidence tpm: {missing}", hint=hint)
     if missing and options.evidence is None:
         degraded.append(f"software evidence instead of a TPM: {missing}")
     network: NetworkChoice = "namespaces"

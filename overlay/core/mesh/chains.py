@@ -19,7 +19,7 @@ _AHEAD: Final = timedelta(seconds=CLOCK_TOLERANCE)
 
 
 def item_hash(raw: bytes) -> bytes:
-    """H(0x00 || all bytes of the item): the leaf hash of RFC 9162, section 2.1.1. For prev, tree and references. 32 bytes."""
+    """H(0x00 || all bytes of the item), for prev, tree and references: the leaf hash of RFC 9162, section 2.1.1."""
     return sha256(b"\0", raw)
 
 

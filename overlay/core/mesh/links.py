@@ -66,5 +66,5 @@ class Starts:
     def changed(self, old: bytes, new: bytes, now: float) -> "tuple[Starts, bool]":
         """Remember a change; the flag says that one identity runs twice."""
         pair = frozenset((old, new))
-        recent = tuple(one for one in self.changes if now - one[0] < 600.0) + ((now, pair),)
+        recent = (*(one for one in self.changes if now - one[0] < 600.0), (now, pair))
         return Starts(recent[-16:]), sum(1 for _, other in recent if other == pair) >= 3

@@ -1,0 +1,120 @@
+"""The logs that this node holds, its own and others': where each ends, and what may be added to it.
+
+Rules:
+- a log's state moves only when its new entries are durable (`stored`), and only from the state they were checked against
+- a check changes nothing but what is waiting to be stored, and that is forgotten with the next check of the log
+- an endorsement that an entry has shown stays known for as long as something it signed may still come
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from audit.chain import KEYED, ChainState, Extension, extend, verify_key
+from audit.entry import Entry
+from overlay.core.certificates import Root
+from overlay.core.keys import NodeId
+from overlay.core.mesh.topics import Author
+from overlay.errors import Refused
+from overlay.registry import Reason
+
+KEYS_KEPT: Final = timedelta(hours=49)  # an endorsement lives 24 h, what it signed on a topic is kept another 24 h
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """Entries that hold and wait to become durable."""
+
+    start: int
+    extension: Extension
+
+
+class AuditReplica:
+    """The `ChainCheck` of audit logs, and what is known of their authors."""
+
+    def __init__(self, root: Root, at: Callable[[], datetime], states: Mapping[bytes, ChainState] | None = None) -> None:
+        self._root = root
+        self._at = at
+        self._states: dict[bytes, ChainState] = dict(states or {})
+        self._checked: dict[bytes, Checked] = {}
+        self._authors: dict[bytes, Author] = {}
+        for state in self._states.values():
+            if state.key is not None:
+                self._learn(_author(state.key.peer.name, state))
+
+    # --- what is held -----------------------------------------------------------------------------------------------
+
+    @property
+    def states(self) -> Mapping[bytes, ChainState]:
+        """The end of every log, by log id."""
+        return self._states
+
+    def logs_of(self, node_id: NodeId) -> tuple[ChainState, ...]:
+        """The logs of one node, newest incarnation first."""
+        found = (state for state in self._states.values() if state.node_id == node_id)
+        return tuple(sorted(found, key=lambda state: state.k, reverse=True))
+
+    # --- ChainCheck -------------------------------------------------------------------------------------------------
+
+    def check(self, log_id: bytes, node_id: NodeId, start: int, items: Sequence[bytes]) -> int:
+        """How many of the items, from the first, may be stored now; the others are good and have to wait for their time.
+
+        Raises:
+            Refused: see `audit.chain.extend`; FORKED if the first one follows another entry than our last.
+        """
+        state = self._states.get(log_id) or ChainState(node_id=node_id, log_id=log_id)
+        if start != state.size:
+            raise Refused(Reason.CHAIN_BROKEN, f"entries from {start} where {state.size} was expected")
+        extension = extend(state, items, self._root, at=self._at())
+        self._checked[log_id] = Checked(start=start, extension=extension)
+        return len(extension.entries)
+
+    def checked(self, log_id: bytes, start: int, count: int) -> Extension | None:
+        """What the last `check` of a log found, if it was of these items and the log is still where it was."""
+        found = self._checked.get(log_id)
+        state = self._states.get(log_id)
+        size = 0 if state is None else state.size
+        if found is None or found.start != start or start != size or len(found.extension.entries) != count:
+            return None
+        return found.extension
+
+    def stored(self, state: ChainState, entries: Iterable[Entry]) -> None:
+        """These entries are durable, and this is the state of their log now."""
+        self._checked.pop(state.log_id, None)
+        self._states[state.log_id] = state
+        for entry in entries:
+            if entry.type in KEYED:
+                self._learn_from(entry)
+
+    def dropped(self, log_id: bytes) -> None:
+        """Checked entries could not be stored."""
+        self._checked.pop(log_id, None)
+
+    # --- authors ----------------------------------------------------------------------------------------------------
+
+    def author_of(self, kid: bytes) -> Author | None:
+        """Whose endorsement has this hash, as some log has shown. The author itself may be away."""
+        return self._authors.get(kid)
+
+    def endorsements(self) -> Mapping[bytes, Author]:
+        """Every endorsement that is known, by its hash."""
+        return dict(self._authors)
+
+    def remember(self, entries: Iterable[Entry]) -> None:
+        """Learn from stored entries that carry keys, after a start. What does not verify is left out."""
+        for entry in entries:
+            try:
+                self._learn_from(entry)
+            except Refused:
+                continue
+
+    def _learn_from(self, entry: Entry) -> None:
+        key = verify_key(entry, self._root)
+        self._learn(_author_of_key(key))
+
+    def _learn(self, author: tuple[bytes, Author]) -> None:
+        kid, found = author
+        self._authors[kid] = found
+        oldest = self._at() - KEYS_KEPT
+        self._authors = {known: one for known, one in self._authors.items() if one.not_after > oldest}

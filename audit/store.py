@@ -1,0 +1,365 @@
+"""Where logs live on this machine: one SQLite file, every commit on the disk before anybody hears of it.
+
+    logs     number, log_id, node_id, k, size, root, edge, last, hlc, key_seq        one row per log: its ChainState
+    entries  log (number), seq, hlc, type, hash, raw                                 all that counts stands in `raw`
+
+The other columns of an entry are there to find it; `verify` compares them. The state of a log is written in the
+transaction that writes its entries. WAL and `synchronous=FULL`: about one fdatasync per commit.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+from audit.chain import ChainState, verify_key
+from audit.entry import Entry, UnverifiedEntry, parse_entry
+from audit.merkle import HASH_SIZE, Tree
+from overlay.core.certificates import Root
+from overlay.core.keys import NodeId
+from overlay.core.wire import malformed
+from overlay.errors import HostLacks, OverlayError, Refused, StateDamaged
+from overlay.registry import EntryType
+
+FORMAT: Final = 1
+APPLICATION_ID: Final = 0x6F766C61  # "ovla", so that `file` and others can tell whose it is
+FILE_MODE: Final = 0o600
+BUSY_AFTER: Final = 5.0  # seconds; nobody else writes, but someone may copy the file
+
+_SCHEMA: Final = f"""
+BEGIN;
+CREATE TABLE logs (
+    number INTEGER PRIMARY KEY, log_id BLOB NOT NULL UNIQUE, node_id BLOB NOT NULL, k INTEGER NOT NULL,
+    size INTEGER NOT NULL, root BLOB NOT NULL, edge BLOB NOT NULL, last BLOB NOT NULL, hlc INTEGER NOT NULL,
+    key_seq INTEGER NOT NULL);
+CREATE TABLE entries (
+    log INTEGER NOT NULL REFERENCES logs (number), seq INTEGER NOT NULL, hlc INTEGER NOT NULL, type INTEGER NOT NULL,
+    hash BLOB NOT NULL, raw BLOB NOT NULL, PRIMARY KEY (log, seq)) WITHOUT ROWID;
+CREATE INDEX entries_by_time ON entries (hlc);
+CREATE INDEX entries_with_keys ON entries (hlc) WHERE type IN ({EntryType.LOG_OPEN:d}, {EntryType.ENDORSEMENT:d});
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {FORMAT};
+COMMIT;
+"""
+_LOG_COLUMNS: Final = "number, log_id, node_id, k, size, root, edge, last, hlc, key_seq"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Append:
+    """Entries to be made durable, and the state of their log after them."""
+
+    state: ChainState
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogRow:
+    """What the file says of a log; nothing of it has been checked."""
+
+    number: int
+    log_id: bytes
+    node_id: bytes
+    k: int
+    size: int
+    root: bytes
+    edge: bytes
+    last: bytes
+    hlc: int
+    key_seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryRow:
+    """What the file says of an entry; nothing of it has been checked."""
+
+    seq: int
+    hlc: int
+    type: int
+    hash: bytes
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DamagedLog:
+    """A log whose end does not hold: it is neither continued nor given to others, and left as it is."""
+
+    row: LogRow
+    detail: str
+
+
+class AuditStore:
+    """One file. Writes come from one thread at a time, reads from one thread at a time; the two may be different ones.
+
+    Methods raise StateDamaged when the file or the disk fails, HostLacks when the disk is full.
+    """
+
+    def __init__(self, path: Path, writer: sqlite3.Connection | None, reader: sqlite3.Connection) -> None:
+        self._path = path
+        self._writer = writer
+        self._reader = reader
+        self._failed = ""
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open or make the file for its one writer. A file that is not ours is left as it is (StateDamaged)."""
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE))
+        with _errors(path):
+            writer = _connect(path, "rw")
+            try:
+                _check_format(path, writer, may_be_new=True)
+                writer.execute("PRAGMA journal_mode = WAL")
+                writer.execute("PRAGMA synchronous = FULL")
+                if _is_new(writer):
+                    writer.executescript(_SCHEMA)
+                return cls(path, writer, _connect(path, "ro"))
+            except BaseException:
+                writer.close()
+                raise
+
+    @classmethod
+    def open_readonly(cls, path: Path) -> Self:
+        """Open the file to look at it only, also while a node writes to it."""
+        if not path.is_file():
+            raise StateDamaged(f"there is no audit store at {path}", hint="the node makes it when it first runs")
+        with _errors(path):
+            reader = _connect(path, "ro")
+            try:
+                _check_format(path, reader, may_be_new=False)
+            except BaseException:
+                reader.close()
+                raise
+            return cls(path, None, reader)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._reader.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    # --- writing ----------------------------------------------------------------------------------------------------
+
+    def append_many(self, appends: Sequence[Append]) -> None:
+        """Make entries of any logs durable, all or none. After an I/O error nothing is written any more."""
+        if self._writer is None or self._failed:
+            raise StateDamaged(f"{self._path} takes no more entries: {self._failed or 'opened for reading'}", hint=_LOOK)
+        try:
+            with _errors(self._path), _transaction(self._writer) as connection:
+                for append in appends:
+                    self._append(connection, append)
+        except StateDamaged as error:
+            self._failed = str(error)
+            raise
+
+    def _append(self, connection: sqlite3.Connection, append: Append) -> None:
+        state, entries = append.state, append.entries
+        before = state.size - len(entries)
+        if before == 0:
+            connection.execute(
+                "INSERT INTO logs (log_id, node_id, k, size, root, edge, last, hlc, key_seq)"
+                " VALUES (?, ?, 0, 0, x'', x'', x'', 0, 0)",
+                (state.log_id, bytes(state.node_id)),
+            )
+        key_seq = 0 if state.key is None else state.key.seq
+        changed = connection.execute(
+            "UPDATE logs SET k = ?, size = ?, root = ?, edge = ?, last = ?, hlc = ?, key_seq = ?"
+            " WHERE log_id = ? AND size = ? RETURNING number",
+            (
+                state.k, state.size, state.root, b"".join(state.tree.edge), state.last, state.hlc, key_seq,
+                state.log_id, before,
+            ),
+        ).fetchall()
+        if len(changed) != 1:
+            raise StateDamaged(f"{self._path}: log {state.log_id.hex()} is not at size {before}", hint=_LOOK)
+        ((number,),) = changed
+        connection.executemany(
+            "INSERT INTO entries (log, seq, hlc, type, hash, raw) VALUES (?, ?, ?, ?, ?, ?)",
+            [(number, entry.seq, entry.hlc, entry.type, entry.hash, entry.raw) for entry in entries],
+        )
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def load(self, root: Root) -> tuple[dict[bytes, ChainState], tuple[DamagedLog, ...]]:
+        """The states of all logs, by log id. Of each the last entry and the key in force are verified, no more."""
+        states: dict[bytes, ChainState] = {}
+        damaged: list[DamagedLog] = []
+        for row in self.logs():
+            try:
+                states[row.log_id] = self._state(row, root)
+            except (Refused, ValueError, TypeError) as error:
+                damaged.append(DamagedLog(row=row, detail=str(error)))
+        return states, tuple(damaged)
+
+    def _state(self, row: LogRow, root: Root) -> ChainState:
+        edge = (row.edge[at : at + HASH_SIZE] for at in range(0, len(row.edge), HASH_SIZE))
+        tree = Tree(row.size, tuple(edge))
+        (end,) = self._fetch("SELECT max(seq) FROM entries WHERE log = ?", (row.number,))[0]
+        if end != row.size - 1:
+            malformed(f"{row.size} entries are recorded, and the last one is number {end}")
+        key_entry = self._unverified(row, row.key_seq)
+        key = verify_key(key_entry.says, root)
+        key_entry.verify(key.peer.message_public, root.mesh_id)
+        last = self._unverified(row, row.size - 1).verify(key.peer.message_public, root.mesh_id)
+        state = ChainState(
+            node_id=NodeId(row.node_id), log_id=row.log_id, k=row.k, tree=tree, last=row.last, hlc=row.hlc, key=key
+        )
+        found = (last.node_id, last.log_id, last.kid, last.hash, last.hlc, state.root)
+        if found != (state.node_id, state.log_id, key.kid, state.last, state.hlc, row.root):
+            malformed("the last entry does not fit what is recorded of the log")
+        return state
+
+    def _unverified(self, row: LogRow, seq: int) -> UnverifiedEntry:
+        rows = self._fetch("SELECT raw FROM entries WHERE log = ? AND seq = ?", (row.number, seq))
+        if not rows:
+            malformed(f"entry {seq} is missing")
+        found = parse_entry(rows[0][0])
+        if found.says.seq != seq:
+            malformed(f"entry {found.says.seq} stands in the place of entry {seq}")
+        return found
+
+    def logs(self) -> list[LogRow]:
+        """Every log, by node and incarnation."""
+        rows = self._fetch(f"SELECT {_LOG_COLUMNS} FROM logs ORDER BY node_id, k, number")  # noqa: S608 - a constant
+        names = _LOG_COLUMNS.split(", ")
+        return [LogRow(**dict(zip(names, row, strict=True))) for row in rows]
+
+    def rows(self, number: int) -> Iterator[EntryRow]:
+        """Every entry of a log, in the order of `seq`."""
+        with _errors(self._path):
+            query = "SELECT seq, hlc, type, hash, raw FROM entries WHERE log = ? ORDER BY seq"
+            for seq, hlc, entry_type, entry_hash, raw in self._reader.execute(query, (number,)):
+                yield EntryRow(seq=seq, hlc=hlc, type=entry_type, hash=entry_hash, raw=raw)
+
+    def without_log(self) -> int:
+        """How many entries belong to no log: none, unless someone deleted a row of `logs`."""
+        return int(self._fetch("SELECT count(*) FROM entries WHERE log NOT IN (SELECT number FROM logs)")[0][0])
+
+    def read(self, log_id: bytes, start: int, count: int, *, limit: int) -> list[bytes]:
+        """Raw entries from `start` on, without gaps: at most `count`, and at most `limit` bytes but always one."""
+        found: list[bytes] = []
+        size = 0
+        with _errors(self._path):
+            rows = self._reader.execute(
+                "SELECT seq, raw FROM entries WHERE log = (SELECT number FROM logs WHERE log_id = ?) AND seq >= ?"
+                " ORDER BY seq LIMIT ?",
+                (log_id, start, count),
+            )
+            for seq, raw in rows:
+                size += len(raw)
+                if seq != start + len(found) or (found and size > limit):
+                    break
+                found.append(raw)
+            rows.close()
+        return found
+
+    def newest(self, *, node_id: NodeId | None = None, last: int | None = None) -> list[Entry]:
+        """Entries as they were verified when they came, oldest first by their authors' time; the last so many."""
+        where = "" if node_id is None else "WHERE log IN (SELECT number FROM logs WHERE node_id = ?)"
+        rows = self._fetch(
+            f"SELECT raw FROM entries {where} ORDER BY hlc DESC, log DESC, seq DESC LIMIT ?",  # noqa: S608 - constants
+            (*(() if node_id is None else (bytes(node_id),)), -1 if last is None else last),
+        )
+        return _readable(raw for (raw,) in reversed(rows))
+
+    def with_keys(self, since_hlc: int) -> list[Entry]:
+        """The entries since then that carry endorsements, oldest first."""
+        rows = self._fetch(
+            f"SELECT raw FROM entries WHERE type IN ({EntryType.LOG_OPEN:d}, {EntryType.ENDORSEMENT:d})"  # noqa: S608
+            " AND hlc >= ? ORDER BY hlc",
+            (since_hlc,),
+        )
+        return _readable(raw for (raw,) in rows)
+
+    def integrity(self) -> str:
+        """What SQLite itself finds wrong with its file; empty when nothing."""
+        ((found,),) = self._fetch("PRAGMA integrity_check(1)")
+        return "" if found == "ok" else str(found)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """All reads inside see one moment."""
+        with _errors(self._path):
+            self._reader.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._reader.rollback()
+
+    def _fetch(self, query: str, values: Sequence[object] = ()) -> list[Any]:
+        with _errors(self._path):
+            return self._reader.execute(query, values).fetchall()
+
+
+_LOOK: Final = "nothing acknowledged is lost; look at the disk, then start the node again"
+
+
+def _readable(raws: Iterable[bytes]) -> list[Entry]:
+    """Entries that were verified when they came; one that someone edited into nonsense is left to `verify`."""
+    found = []
+    for raw in raws:
+        try:
+            found.append(parse_entry(raw).says)
+        except (Refused, TypeError):
+            continue
+    return found
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_AFTER)
+    connection.execute("PRAGMA trusted_schema = OFF")
+    return connection
+
+
+def _is_new(connection: sqlite3.Connection) -> bool:
+    """Whether the file holds nothing at all."""
+    ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+    ((version,),) = connection.execute("PRAGMA user_version").fetchall()
+    return bool(tables == 0 and version == 0)
+
+
+def _check_format(path: Path, connection: sqlite3.Connection, *, may_be_new: bool) -> None:
+    if may_be_new and _is_new(connection):
+        return
+    ((application,),) = connection.execute("PRAGMA application_id").fetchall()
+    ((version,),) = connection.execute("PRAGMA user_version").fetchall()
+    if (application, version) != (APPLICATION_ID, FORMAT):
+        hint = "another version of the software may have made it; it was left as it is"
+        raise StateDamaged(f"{path} is not an audit store of format {FORMAT}", hint=hint)
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """Committed and durable at the end of the block, or nothing of it."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    """SQLite's errors in our words (https://sqlite.org/rescode.html)."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _translate(path, error) from None
+
+
+def _translate(path: Path, error: sqlite3.Error) -> OverlayError:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return HostLacks(f"no space is left for {path}", hint="nothing acknowledged is lost; make room on the disk")
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return OverlayError(f"{path} is locked by another process", hint="end whatever else has the file open")
+    if code == sqlite3.SQLITE_IOERR:
+        return StateDamaged(f"{path}: {error}", hint=_LOOK)
+    return StateDamaged(f"{path} is damaged: {error}", hint="it was left as it is; restore it from a copy")

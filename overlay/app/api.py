@@ -1,0 +1,129 @@
+"""What users hold: a node, running here (`open_node`) or in another process (`connect_local`); both keep this contract."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from overlay.core.keys import MeshId, NodeId
+from overlay.net.peer import Peer, PeerInfo
+from overlay.net.statistics import NodeStatistics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryReceipt:
+    """An audit entry that is durable on this machine."""
+
+    node_id: NodeId
+    log_id: bytes  # 16
+    seq: int
+    hash: bytes  # 32: the entry's leaf hash (RFC 9162, section 2.1.1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryView:
+    """An entry as people read it."""
+
+    node_id: NodeId
+    node_name: str
+    log_id: bytes
+    seq: int
+    hash: bytes
+    at: datetime
+    type: str  # "application", "admission", ... as in the registry, lower case
+    body: dict[str, Any]  # JSON-like
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicItem:
+    """A publication that was verified. `seq` counts per author and topic; transient ones have none."""
+
+    topic: str
+    author: PeerInfo
+    seq: int | None
+    at: datetime
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """Where a publication stands; `peers` is how many linked peers it was pushed to."""
+
+    topic: str
+    seq: int | None
+    peers: int
+
+
+class AuditApi(Protocol):
+    """The audit log of a node, and the copies of the others' logs that it holds."""
+
+    async def append(self, kind: str, value: Any = None) -> EntryReceipt:
+        """Append an application entry; returns when it is durable here. `value` is anything JSON can hold."""
+        ...
+
+    async def wait_replicated(self, entry: EntryReceipt) -> int:
+        """Returns when the head of every linked peer covers the entry: how many they are. With no peer it waits for one."""
+        ...
+
+    async def read(self, *, node: str | None = None, last: int | None = None) -> list[EntryView]:
+        """Stored entries, oldest first; of one node (name or id), or all; the last so many."""
+        ...
+
+    def follow(self) -> AbstractAsyncContextManager[AsyncIterator[EntryView]]:
+        """Entries as they are stored, ours and others'."""
+        ...
+
+
+class NodeApi(Protocol):
+    """A node."""
+
+    @property
+    def name(self) -> str:
+        """The name in its certificate."""
+        ...
+
+    @property
+    def node_id(self) -> NodeId:
+        """Its id."""
+        ...
+
+    @property
+    def mesh_id(self) -> MeshId:
+        """Its mesh."""
+        ...
+
+    @property
+    def mesh_name(self) -> str:
+        """The name of its mesh."""
+        ...
+
+    @property
+    def audit(self) -> AuditApi:
+        """Its audit log."""
+        ...
+
+    @property
+    def peers(self) -> tuple[Peer, ...]:
+        """The members it is linked to, by name."""
+        ...
+
+    async def wait_peer(self, name: str) -> Peer:
+        """The member of that name or id, as soon as there is a link to it."""
+        ...
+
+    async def wait_members(self, count: int) -> tuple[Peer, ...]:
+        """Returns when the mesh has so many linked members, this node included."""
+        ...
+
+    async def publish(self, topic: str, body: bytes, *, transient: bool = False) -> Published:
+        """Say something to whoever subscribes, now or later; durable here before it is pushed, unless transient."""
+        ...
+
+    def subscribe(self, topic: str) -> AbstractAsyncContextManager[AsyncIterator[TopicItem]]:
+        """What others and this node publish on a topic: what is kept of it, then what comes."""
+        ...
+
+    async def status(self) -> NodeStatistics:
+        """All figures at this moment."""
+        ...

@@ -1,0 +1,349 @@
+"""A node in another process of this user: `connect_local()` gives it, with the contract of a node (api.py)."""
+
+import json
+import math
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar
+
+import trio
+
+from overlay.app import wire_json as wire
+from overlay.app.api import AuditApi, EntryReceipt, EntryView, Published, TopicItem
+from overlay.app.control_socket import CREDIT, LineReader, socket_address
+from overlay.core.keys import MeshId, NodeId
+from overlay.errors import HostLacks, OverlayError, UsageError
+from overlay.net.background import background
+from overlay.net.peer import Peer
+from overlay.net.statistics import NodeStatistics
+from overlay.store.state import StateFolder, default_location, holder
+
+HELLO_TIMEOUT: Final = 5.0  # seconds; our guess: a node answers at once
+T = TypeVar("T")
+
+HOW_TO_START: Final = 'start it with "overlay run"'
+
+
+@asynccontextmanager
+async def connect_local(state: str | Path | None = None) -> "AsyncIterator[RemoteNode]":
+    """The node that runs in a state folder of this machine, for the length of the block.
+
+    Args:
+        state: the folder; if None $OVERLAY_STATE, else the user's default folder.
+
+    Raises:
+        HostLacks: no node runs there.
+        UsageError: there is no node in that folder.
+        StateDamaged: it is not a good state folder.
+    """
+    folder = default_location(None if state is None else str(state))
+    StateFolder.open(folder, exclusive=False).close()
+    stream = await _connect(folder)
+    async with background() as nursery, stream:
+        connection = _Connection(stream)
+        hello = await connection.greet(folder)
+        nursery.start_soon(connection.read)
+        nursery.start_soon(connection.write)
+        yield RemoteNode(connection, hello)
+
+
+async def _connect(folder: Path) -> trio.SocketStream:
+    try:
+        with socket_address(folder) as address:
+            return await trio.open_unix_socket(address)
+    except (FileNotFoundError, ConnectionRefusedError):
+        pid = holder(folder)
+        if pid is None:
+            raise HostLacks(f"no node runs in {folder}", hint=HOW_TO_START) from None
+        raise HostLacks(f"process {pid} holds {folder} and does not answer", hint="try again in a moment") from None
+    except OSError as error:
+        raise HostLacks(f"cannot reach the node in {folder}: {error.strerror}", hint=HOW_TO_START) from None
+
+
+class _Connection:
+    """The client's end of the control socket: requests out, answers to whoever waits for them."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.peers: tuple[Peer, ...] = ()
+        self._stream = stream
+        self._reader = LineReader(stream)
+        self._lines, self._queue = trio.open_memory_channel[bytes](math.inf)  # at most one a request, and its credits
+        self._next = 0
+        self._waiting: dict[int, trio.MemorySendChannel[Mapping[str, Any]]] = {}
+        self._changed = trio.Event()
+        self._end: OverlayError | None = None
+
+    async def greet(self, folder: Path) -> Mapping[str, Any]:
+        """What the node says of itself, and who its peers are."""
+        with trio.move_on_after(HELLO_TIMEOUT):
+            hello: Mapping[str, Any] = _unasked(await self._next_message(), "hello", dict)
+            self._set_peers(_unasked(await self._next_message(), "peers", list))
+            return hello
+        raise HostLacks(f"the node in {folder} does not answer", hint="look at it, or stop it and start it again")
+
+    async def _next_message(self) -> Mapping[str, Any]:
+        """Raises OverlayError at the end."""
+        line = await self._reader.next_line()
+        if line is None:
+            raise OverlayError("the node has closed the connection", hint=HOW_TO_START)
+        return wire.unpack(line)
+
+    async def read(self) -> None:
+        """Hand out answers until the node goes; whoever waits then gets an error."""
+        try:
+            while True:
+                self._hand_out(await self._next_message())
+        except OverlayError as error:
+            self._end = error
+        for answers in tuple(self._waiting.values()):
+            answers.close()
+        self._notify()
+
+    async def write(self) -> None:
+        """The only task that writes, so that whoever is cancelled leaves no half line behind."""
+        try:
+            async for line in self._queue:
+                await self._stream.send_all(line)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return  # `read` finds out, too
+
+    def _hand_out(self, message: Mapping[str, Any]) -> None:
+        if "peers" in message or "refused" in message:
+            self._set_peers(_unasked(message, "peers", list))
+            return
+        answers = self._waiting.get(wire.number_of(message, "id"))
+        if answers is None:
+            return  # cancelled in between
+        try:
+            answers.send_nowait(message)
+        except trio.WouldBlock:
+            wire.malformed("more items than there was credit for")
+
+    def _set_peers(self, peers: list[Any]) -> None:
+        self.peers = tuple(Peer(wire.read_peer(one), self._call) for one in peers)
+        self._notify()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def wait_change(self) -> None:
+        """Until the peers change. Raises OverlayError when the node has gone."""
+        self.check()
+        await self._changed.wait()
+        self.check()
+
+    def check(self) -> None:
+        """Raises OverlayError if the node has gone."""
+        if self._end is not None:
+            raise OverlayError(str(self._end), hint=self._end.hint) from self._end
+
+    # --- requests ---------------------------------------------------------------------------------------------------
+
+    async def ask(self, method: str, /, **params: Any) -> Any:
+        """The result of one request. Raises what the node raised, or OverlayError when it has gone."""
+        async with self.request(method, **params) as answers:
+            return await answers.result()
+
+    @asynccontextmanager
+    async def request(self, method: str, /, **params: Any) -> "AsyncIterator[_Answers]":
+        """The answers to a request; leaving the block early cancels it."""
+        self.check()
+        self._next += 1
+        number = self._next
+        self._waiting[number], answers_out = trio.open_memory_channel[Mapping[str, Any]](CREDIT + 1)
+        answers = _Answers(self, number, answers_out)
+        try:
+            self.send({"id": number, "method": method, "params": params})
+            yield answers
+        finally:
+            del self._waiting[number]
+            if not answers.ended:
+                self.send({"cancel": number})
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Queue a line. Raises Refused(TOO_LARGE)."""
+        self._lines.send_nowait(wire.pack(message))
+
+    async def _call(self, peer: NodeId, method: str, body: bytes, timeout: float) -> bytes:  # noqa: ASYNC109
+        answer = await self.ask("call", node=str(peer), method=method, body=wire.base64_text(body), timeout=timeout)
+        return wire.bytes_of({"body": answer}, "body")
+
+
+def _unasked(message: Mapping[str, Any], key: str, kind: type) -> Any:
+    """What the node says by itself; raises its refusal, or Refused(MALFORMED)."""
+    if "refused" in message:
+        raise wire.read_error(message["refused"])
+    value = message.get(key)
+    return value if isinstance(value, kind) else wire.malformed(key)
+
+
+class _Answers:
+    """What comes back for one request: items, and in the end a result or an error."""
+
+    def __init__(
+        self, connection: _Connection, number: int, messages: trio.MemoryReceiveChannel[Mapping[str, Any]]
+    ) -> None:
+        self.ended = False
+        self._connection = connection
+        self._number = number
+        self._messages = messages
+        self._taken = 0
+
+    async def _next(self) -> Mapping[str, Any]:
+        """The next message; raises the error that ends the request."""
+        try:
+            message = await self._messages.receive()
+        except trio.EndOfChannel:
+            self.ended = True
+            self._connection.check()
+            raise
+        self.ended = "item" not in message
+        if "error" in message:
+            raise wire.read_error(message["error"])
+        return message
+
+    async def result(self) -> Any:
+        """The result of a request that has no items."""
+        message = await self._next()
+        return message["result"] if "result" in message else wire.malformed("result")
+
+    def __aiter__(self) -> "_Answers":
+        return self
+
+    async def __anext__(self) -> Any:
+        message = await self._next()
+        if "item" not in message:
+            raise StopAsyncIteration
+        self._taken += 1
+        if self._taken % (CREDIT // 2) == 0:
+            self._connection.send({"credit": self._number, "items": CREDIT // 2})
+        return message["item"]
+
+
+class _Read(Generic[T]):
+    """Items of a request as values."""
+
+    def __init__(self, answers: _Answers, read: Callable[[Any], T]) -> None:
+        self._answers = answers
+        self._read = read
+
+    def __aiter__(self) -> "_Read[T]":
+        return self
+
+    async def __anext__(self) -> T:
+        item = await anext(self._answers)
+        return self._read(item) if isinstance(item, dict) else wire.malformed("item")
+
+
+class RemoteNode:
+    """A NodeApi over the control socket. All that waits raises OverlayError when the node ends."""
+
+    def __init__(self, connection: _Connection, hello: Mapping[str, Any]) -> None:
+        self._connection = connection
+        self._name = wire.text_of(hello, "name")
+        self._mesh_name = wire.text_of(hello, "mesh_name")
+        self._node_id = wire.node_id_of(hello, "node")
+        self._mesh_id = MeshId(wire.node_id_of(hello, "mesh"))
+        self._audit = RemoteAudit(connection)
+
+    @property
+    def name(self) -> str:
+        """The name in its certificate."""
+        return self._name
+
+    @property
+    def node_id(self) -> NodeId:
+        """Its id."""
+        return self._node_id
+
+    @property
+    def mesh_id(self) -> MeshId:
+        """Its mesh."""
+        return self._mesh_id
+
+    @property
+    def mesh_name(self) -> str:
+        """The name of its mesh."""
+        return self._mesh_name
+
+    @property
+    def audit(self) -> AuditApi:
+        """Its audit log."""
+        return self._audit
+
+    @property
+    def peers(self) -> tuple[Peer, ...]:
+        """The members it is linked to, by name."""
+        return self._connection.peers
+
+    async def wait_peer(self, name: str) -> Peer:
+        """The member of that name or id, as soon as there is a link to it."""
+        while True:
+            for peer in self.peers:
+                if name in (peer.name, str(peer.node_id)):
+                    return peer
+            await self._connection.wait_change()
+
+    async def wait_members(self, count: int) -> tuple[Peer, ...]:
+        """Returns when the mesh has so many linked members, the node included."""
+        while len(self.peers) + 1 < count:
+            await self._connection.wait_change()
+        return self.peers
+
+    async def publish(self, topic: str, body: bytes, *, transient: bool = False) -> Published:
+        """See `NodeApi.publish`."""
+        answer = await self._connection.ask("publish", topic=topic, body=wire.base64_text(body), transient=transient)
+        return wire.read_published(_object(answer))
+
+    @asynccontextmanager
+    async def subscribe(self, topic: str) -> AsyncIterator[AsyncIterator[TopicItem]]:
+        """See `NodeApi.subscribe`."""
+        async with self._connection.request("subscribe", topic=topic) as answers:
+            await anext(answers)  # it listens from now on
+            yield _Read(answers, wire.read_item)
+
+    async def status(self) -> NodeStatistics:
+        """All figures at this moment."""
+        return wire.read_statistics(_object(await self._connection.ask("status")))
+
+    async def stop(self) -> None:
+        """End the node in order; returns when it has taken note."""
+        await self._connection.ask("stop")
+
+
+class RemoteAudit:
+    """An AuditApi over the control socket."""
+
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
+
+    async def append(self, kind: str, value: Any = None) -> EntryReceipt:
+        """See `AuditApi.append`."""
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UsageError(f"the value of an entry is anything JSON can hold: {error}") from None
+        return wire.read_receipt(_object(await self._connection.ask("audit.append", type=kind, value=value)))
+
+    async def wait_replicated(self, entry: EntryReceipt) -> int:
+        """See `AuditApi.wait_replicated`."""
+        answer = await self._connection.ask("audit.wait_replicated", **wire.receipt_fields(entry))
+        return wire.number_of({"peers": answer}, "peers")
+
+    async def read(self, *, node: str | None = None, last: int | None = None) -> list[EntryView]:
+        """See `AuditApi.read`."""
+        async with self._connection.request("audit.read", node=node, last=last) as answers:
+            return [entry async for entry in _Read(answers, wire.read_entry)]
+
+    @asynccontextmanager
+    async def follow(self) -> AsyncIterator[AsyncIterator[EntryView]]:
+        """See `AuditApi.follow`."""
+        async with self._connection.request("audit.follow") as answers:
+            await anext(answers)  # it listens from now on
+            yield _Read(answers, wire.read_entry)
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else wire.malformed("result")

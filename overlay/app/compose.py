@@ -1,0 +1,261 @@
+"""The composition root: from a state folder and a configuration to a running node."""
+
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from attest.appraiser import PolicyAppraiser
+from attest.evidence import Claims
+from attest.manifest import installed_root, package_manifest
+from attest.software import SoftwareProver
+from discovery.mdns import MdnsFinder
+from discovery.static import StaticFinder
+from overlay.app.audit_keeper import AuditKeeper, open_audit
+from overlay.app.config import Config, load_config
+from overlay.app.control import serve_control
+from overlay.app.identity import Endorser, Membership, attestation_blob, identity_signer, load_membership
+from overlay.app.local import LocalNode
+from overlay.app.topic_keeper import TopicKeeper
+from overlay.app.tpm import open_tpm, tpm_prover
+from overlay.app.version import VERSION
+from overlay.core.evidence import Prover
+from overlay.core.identity import LocalIdentity
+from overlay.core.keys import NodeId, Signer
+from overlay.core.limits import AttestTimes, RekeyTimes
+from overlay.core.mesh.topics import TopicCheck
+from overlay.core.policy import Policy
+from overlay.core.session import Session
+from overlay.core.trust import TrustSet
+from overlay.errors import UsageError
+from overlay.events import NodeEvent
+from overlay.net.background import background
+from overlay.net.node import Node, NodeParts, run_node
+from overlay.net.peer import Handler, PeerInfo
+from overlay.net.ports import Finder
+from overlay.net.system import SystemChance, calendar, wall_clock
+from overlay.registry import EvidenceKind
+from overlay.store.clock import load_floor, raise_floor
+from overlay.store.identity import TpmKey, load_identity
+from overlay.store.peers import load_peers
+from overlay.store.state import AUDIT_STORE, TOPIC_STORE, StateFolder, default_location
+from overlay.store.topics import TopicStore
+
+if TYPE_CHECKING:
+    from attest.tpm import Tpm
+
+DEFAULT_PCRS = 0x4087  # PCRs 0, 1, 2, 7 and 14, where the policy names none: firmware, Secure Boot, and what shim measures
+Observer = Callable[[NodeEvent], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assembly:
+    """The parts of a node before it runs, so that whoever embeds it, or plays an attacker, can exchange one."""
+
+    parts: NodeParts
+    signer: Signer = field(repr=False)  # the identity key
+    session: type[Session] = Session
+
+
+def unaltered(assembly: Assembly) -> Assembly:
+    """The node as it is."""
+    return assembly
+
+
+@asynccontextmanager
+async def open_node(
+    state: str | Path | None = None,
+    *,
+    services: Mapping[str, Handler] | None = None,
+    listen: tuple[str, int] | None = None,
+    config: Config | None = None,
+    observers: Sequence[Observer] = (),
+    alter: Callable[[Assembly], Assembly] = unaltered,
+) -> AsyncIterator[LocalNode]:
+    """Run the node of a state folder for the length of the block; it answers on the folder's control socket, too.
+
+    Args:
+        state: the folder; None for $OVERLAY_STATE or the default place.
+        services: what peers may call, by name: `async def f(request: Request) -> bytes`.
+        listen: address and TCP port, instead of the configuration's; port 0 for any.
+        config: instead of `overlay.toml` and the environment.
+        observers: called with every event, at once; they must not block.
+        alter: for tests that need a node with a defect.
+
+    Raises:
+        UsageError: the folder belongs to no mesh, or a setting is wrong.
+        StateInUse: another process runs this node: use `connect_local`.
+        StateDamaged: the folder does not hold what it should.
+        HostLacks: what was asked for is not to be had on this host.
+        Refused: the node's own certificate has ended.
+    """
+    path = Path(state) if state is not None else default_location()
+    settings = config or load_config(path)
+    with ExitStack() as stack:
+        folder = stack.enter_context(StateFolder.open(path, exclusive=True))
+        setup = await trio.to_thread.run_sync(Setup.of, folder, settings, stack)
+        async with _running(setup, services or {}, listen or settings.listen, observers, alter) as node:
+            yield node
+
+
+@asynccontextmanager
+async def _running(
+    setup: "Setup", services: Mapping[str, Handler], listen: tuple[str, int], observers: Sequence[Observer],
+    alter: Callable[[Assembly], Assembly],
+) -> AsyncIterator[LocalNode]:
+    """The node, its audit log and its control server, each ended before what it stands on."""
+    async with open_audit(
+        setup.folder.file(AUDIT_STORE), root=setup.membership.trust.root, identity=setup.identity, at=setup.at
+    ) as audit:
+        topics = _topics(setup, audit)
+        try:
+            parts = setup.parts(audit, topics, services, listen)
+            assembly = alter(Assembly(parts=parts, signer=setup.signer))
+            async with run_node(assembly.parts, (audit.observe, *observers), assembly.session) as engine:
+                setup.engine = engine
+                topics.flush = lambda: engine.replicators[topics.kind].flush()
+                topics.peers = lambda: len(engine.peers)
+                audit.flush = lambda: engine.replicators[audit.kind].flush()
+                node = LocalNode(
+                    engine, audit, topics, mesh_name=setup.membership.mesh.root.name, evidence=setup.prover_kind.name.lower(),
+                    warnings=setup.warnings,
+                )
+                async with background() as nursery:
+                    await nursery.start(_serve_control, node, setup.folder.path)
+                    yield node
+                await audit.farewell()
+        finally:
+            topics.close()
+
+
+async def _serve_control(node: LocalNode, folder: Path, *, task_status: trio.TaskStatus[None]) -> None:
+    await serve_control(node, folder, stop=node.ask_to_stop, task_status=task_status)
+
+
+def _topics(setup: "Setup", audit: AuditKeeper) -> TopicKeeper:
+    store = TopicStore.open(setup.folder.file(TOPIC_STORE))
+    check = TopicCheck(setup.mesh_id, audit.author_of, setup.at, store.states())
+    return TopicKeeper(
+        store, mesh_id=setup.mesh_id, identity=setup.current_identity, audit_log_id=audit.own_log_id, check=check,
+        calendar=setup.at, info=setup.info_of, push_transient=setup.push_transient,
+    )
+
+
+class Setup:
+    """What is made from the folder before anything runs; all of it may block."""
+
+    def __init__(self, folder: StateFolder, config: Config, membership: Membership, tpm: "Tpm | None") -> None:
+        self.folder = folder
+        self.config = config
+        self.membership = membership
+        self.engine: Node | None = None
+        self.at = calendar(lambda: load_floor(folder), wall_clock)
+        self._tpm = tpm
+        self._trust = membership.trust
+        self._manifest = package_manifest(installed_root())
+        self._ak = attestation_blob(folder)
+        self.prover_kind = _kind(config, has_key=self._ak is not None and tpm is not None)
+        self._endorser = Endorser(folder, membership, tpm)
+        self.identity = self._endorser.begin(self.at())
+        self.signer = identity_signer(folder, tpm)
+        raise_floor(folder, self.identity.verified.certificate.not_before)
+
+    @classmethod
+    def of(cls, folder: StateFolder, config: Config, stack: ExitStack) -> "Setup":
+        """Open the TPM if this node has one, and make the endorsement of this start."""
+        membership = load_membership(folder)
+        tpm = None
+        if isinstance(load_identity(folder), TpmKey) or config.evidence == "tpm":
+            tpm = open_tpm(config.tcti)
+            stack.callback(tpm.close)
+        return cls(folder, config, membership, tpm)
+
+    @property
+    def mesh_id(self) -> bytes:
+        """The mesh."""
+        return self._trust.mesh_id
+
+    def trust(self) -> TrustSet:
+        """The trust set in force."""
+        return self._trust
+
+    def policy(self) -> Policy:
+        """The policy in force."""
+        return self._trust.policy.policy
+
+    def current_identity(self) -> LocalIdentity:
+        """The identity in force."""
+        return self.engine.identity if self.engine is not None else self.identity
+
+    def warnings(self) -> tuple[str, ...]:
+        """What someone should know."""
+        return (self._endorser.warning,) if self._endorser.warning else ()
+
+    def info_of(self, node_id: NodeId, name: str) -> PeerInfo:
+        """What can be said about an author now: its level is known while it is linked."""
+        if self.engine is None:
+            return PeerInfo(node_id, name, (), 0)
+        return self.engine.info_of(node_id, name)
+
+    def push_transient(self, raw: bytes) -> int:
+        """To every linked peer."""
+        return 0 if self.engine is None else self.engine.send_transient(raw)
+
+    def parts(
+        self, audit: AuditKeeper, topics: TopicKeeper, services: Mapping[str, Handler], listen: tuple[str, int]
+    ) -> NodeParts:
+        """Everything that the engine needs."""
+        config, mesh = self.config, self.membership.mesh
+
+        async def renew() -> LocalIdentity:
+            identity = await trio.to_thread.run_sync(self._endorser.renew, self.at())
+            await audit.change_identity(identity)
+            return identity
+
+        return NodeParts(
+            identity=self.identity, trust=self.trust, gate_keys=(mesh.gate_key,), tag=secrets.token_bytes(8),
+            calendar=self.at, chance=SystemChance(), appraiser=PolicyAppraiser(self.policy), prover=self._prover,
+            renew=renew, finders=self._finders(), known=self._known, keepers=(audit, topics), services=dict(services),
+            transient=topics.on_transient, rekey=RekeyTimes.every(config.rekey_after),
+            attest=AttestTimes.period(config.attest_every), listen=listen,
+        )
+
+    def _prover(self, identity: LocalIdentity) -> Prover:
+        policy = self.policy()
+        tpm, blob = self._tpm, self._ak
+        kind = self.prover_kind
+        claims = Claims(
+            software_version=VERSION, policy_version=policy.version, kind=kind,
+            pcr_bitmap=(policy.pcr_bitmap or DEFAULT_PCRS) if kind is EvidenceKind.TPM else 0, manifest=self._manifest,
+        )
+        if kind is EvidenceKind.TPM and tpm is not None and blob is not None:
+            return tpm_prover(tpm, blob, claims)
+        return SoftwareProver(signer=identity.message, kid=identity.kid, mesh_id=self.mesh_id, claims=claims)
+
+    def _finders(self) -> tuple[Finder, ...]:
+        config = self.config
+        finders: list[Finder] = []
+        if config.seeds:
+            finders.append(StaticFinder(config.seeds))
+        if config.mdns:
+            finders.append(MdnsFinder(include_loopback=config.include_loopback, only=config.interfaces))
+        return tuple(finders)
+
+    def _known(self) -> tuple[NodeId, ...]:
+        book = load_peers(self.folder).peers
+        return tuple(book) + (() if self.engine is None else tuple(self.engine.pool.links))
+
+
+def _kind(config: Config, *, has_key: bool) -> EvidenceKind:
+    if config.evidence == "tpm" and not has_key:
+        raise UsageError(
+            "this node was enrolled without a TPM",
+            hint="enrol it again with --evidence tpm, or start it with --evidence software",
+        )
+    return EvidenceKind.TPM if has_key and config.evidence != "software" else EvidenceKind.SOFTWARE
+
+

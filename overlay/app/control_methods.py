@@ -1,0 +1,76 @@
+"""What a client may ask a node for through the control socket: one function a method, from JSON to NodeApi and back."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from overlay.app import wire_json as wire
+from overlay.app.api import NodeApi
+from overlay.errors import PeerUnreachable
+
+Params = Mapping[str, Any]
+Item = Callable[[Any], Awaitable[None]]
+Method = Callable[[NodeApi, Params, Item], Awaitable[Any]]
+
+READY: Final = None  # the first item of a subscription: from now on nothing is missed
+NAME_MAX: Final = 255  # of a topic, a service, an entry type: our guess
+LAST_MAX: Final = 1_000_000  # our guess
+
+
+async def _status(node: NodeApi, params: Params, item: Item) -> Any:
+    return (await node.status()).fields()
+
+
+async def _call(node: NodeApi, params: Params, item: Item) -> Any:
+    wanted = wire.node_id_of(params, "node")
+    for peer in node.peers:
+        if peer.node_id == wanted:
+            method, body = wire.text_of(params, "method", limit=NAME_MAX), wire.bytes_of(params, "body")
+            return wire.base64_text(await peer.call(method, body, timeout=wire.seconds_of(params, "timeout")))
+    raise PeerUnreachable(f"there is no link to {wanted.short}", hint="`overlay status` shows who is linked")
+
+
+async def _publish(node: NodeApi, params: Params, item: Item) -> Any:
+    topic, body = wire.text_of(params, "topic", limit=NAME_MAX), wire.bytes_of(params, "body")
+    return wire.published_fields(await node.publish(topic, body, transient=wire.truth_of(params, "transient")))
+
+
+async def _subscribe(node: NodeApi, params: Params, item: Item) -> Any:
+    async with node.subscribe(wire.text_of(params, "topic", limit=NAME_MAX)) as items:
+        await item(READY)
+        async for one in items:
+            await item(wire.item_fields(one))
+
+
+async def _append(node: NodeApi, params: Params, item: Item) -> Any:
+    kind = wire.text_of(params, "type", limit=NAME_MAX)
+    return wire.receipt_fields(await node.audit.append(kind, params.get("value")))
+
+
+async def _wait_replicated(node: NodeApi, params: Params, item: Item) -> Any:
+    return await node.audit.wait_replicated(wire.read_receipt(params))
+
+
+async def _read(node: NodeApi, params: Params, item: Item) -> Any:
+    wanted = None if params.get("node") is None else wire.text_of(params, "node", limit=NAME_MAX)
+    last = None if params.get("last") is None else min(wire.number_of(params, "last"), LAST_MAX)
+    for entry in await node.audit.read(node=wanted, last=last):
+        await item(wire.entry_fields(entry))
+
+
+async def _follow(node: NodeApi, params: Params, item: Item) -> Any:
+    async with node.audit.follow() as entries:
+        await item(READY)
+        async for entry in entries:
+            await item(wire.entry_fields(entry))
+
+
+METHODS: Final[Mapping[str, Method]] = {
+    "status": _status,
+    "call": _call,
+    "publish": _publish,
+    "subscribe": _subscribe,
+    "audit.append": _append,
+    "audit.wait_replicated": _wait_replicated,
+    "audit.read": _read,
+    "audit.follow": _follow,
+}

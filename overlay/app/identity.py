@@ -1,0 +1,132 @@
+"""From a state folder to who we are now: the identity key, and an endorsement for the keys of this start."""
+
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from attest.key_blob import KeyBlob
+from overlay.app.tpm import tpm_signer
+from overlay.core import limits
+from overlay.core.certificates import verify_leaf
+from overlay.core.endorsement import make_endorsement
+from overlay.core.identity import LocalIdentity
+from overlay.core.keys import Ed25519Signer, Signer
+from overlay.core.trust import Credentials, TrustSet
+from overlay.errors import OverlayError, Refused, StateDamaged, UsageError
+from overlay.store.identity import (
+    SessionKeys,
+    TpmKey,
+    load_attestation_key,
+    load_identity,
+    load_session_keys,
+    save_session_keys,
+)
+from overlay.store.membership import MeshRecord, StoredCertificate, load_certificate, load_mesh
+from overlay.store.state import StateFolder
+
+if TYPE_CHECKING:
+    from attest.tpm import Tpm
+
+NOT_A_MEMBER = "this node belongs to no mesh yet"
+HOW_TO_JOIN = "found one with `overlay init NAME --mesh M`, or use `overlay request`, `overlay admit` and `overlay install`"
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """What makes the node a member."""
+
+    mesh: MeshRecord
+    certificate: StoredCertificate
+    trust: TrustSet
+
+
+def load_membership(folder: StateFolder) -> Membership:
+    """Raises UsageError for a folder that belongs to no mesh yet, StateDamaged."""
+    mesh, certificate = load_mesh(folder), load_certificate(folder)
+    if mesh is None or certificate is None:
+        raise UsageError(NOT_A_MEMBER, hint=HOW_TO_JOIN)
+    return Membership(mesh, certificate, mesh.trust)
+
+
+def blob_of(key: TpmKey) -> KeyBlob:
+    """A stored TPM key as the TPM code wants it."""
+    return KeyBlob(private=key.private, public=key.public)
+
+
+def identity_signer(folder: StateFolder, tpm: "Tpm | None") -> Signer:
+    """The identity key; blocks when it lives in a TPM and signs. Raises HostLacks if there is no TPM for it."""
+    key = load_identity(folder)
+    if isinstance(key, bytes):
+        return Ed25519Signer(key)
+    if tpm is None:
+        raise OverlayError(
+            "the identity key lives in a TPM, and none answers", hint="see `overlay doctor`, or name it with --tcti"
+        )
+    return tpm_signer(tpm, blob_of(key))
+
+
+def attestation_blob(folder: StateFolder) -> KeyBlob | None:
+    """The AK, if this node was enrolled with a TPM."""
+    key = load_attestation_key(folder)
+    return None if key is None else blob_of(key)
+
+
+class Endorser:
+    """Makes the endorsements of one start: the same Noise and message keys, a new life each time."""
+
+    def __init__(self, folder: StateFolder, membership: Membership, tpm: "Tpm | None") -> None:
+        self._folder = folder
+        self._membership = membership
+        self._tpm = tpm
+        self._keys = SessionKeys(
+            endorsement=b"", noise_private=secrets.token_bytes(32), message_seed=secrets.token_bytes(32),
+            start_id=secrets.token_bytes(16),
+        )
+        self.warning = ""
+
+    def begin(self, at: datetime) -> LocalIdentity:
+        """The identity of this start; while the TPM does not answer, that of the last start, until it ends.
+
+        Raises:
+            Refused: the certificate has ended.
+            OverlayError: the TPM does not answer, and there is nothing to go on with.
+        """
+        try:
+            return self.renew(at)
+        except OverlayError as error:
+            if isinstance(error, Refused):
+                raise
+            kept = load_session_keys(self._folder)
+            if kept is None:
+                raise
+            self.warning = f"goes on under the endorsement of an earlier start: {error}"
+            self._keys = kept
+            return self._local(kept, at)
+
+    def renew(self, at: datetime) -> LocalIdentity:
+        """A new endorsement for the same keys; blocks while the identity key signs."""
+        leaf = self._membership.certificate.leaf
+        certificate = verify_leaf(leaf, self._membership.certificate.chain, self._membership.trust.root, at)
+        end = min(at + timedelta(seconds=limits.ENDORSEMENT_LIFE), certificate.not_after)
+        keys = self._keys
+        endorsement = make_endorsement(
+            identity_signer(self._folder, self._tpm), mesh_id=self._membership.trust.mesh_id, leaf=leaf,
+            noise_public=keys.noise.public, message=keys.message, start_id=keys.start_id, not_before=at, not_after=end,
+        )
+        keys = SessionKeys(
+            endorsement=endorsement, noise_private=keys.noise_private, message_seed=keys.message_seed, start_id=keys.start_id
+        )
+        local = self._local(keys, at)
+        save_session_keys(self._folder, keys)
+        self._keys, self.warning = keys, ""
+        return local
+
+    def _local(self, keys: SessionKeys, at: datetime) -> LocalIdentity:
+        certificate = self._membership.certificate
+        credentials = Credentials(keys.endorsement, certificate.leaf, certificate.chain)
+        verified = self._membership.trust.verify(credentials, at)
+        try:
+            return LocalIdentity(credentials=credentials, verified=verified, static=keys.noise, message=keys.message)
+        except ValueError as error:
+            raise StateDamaged(f"the keys of the last start do not fit its endorsement: {error}") from None

@@ -1,0 +1,113 @@
+"""A node that runs in this process, as users see it: `NodeApi` over the engine, the audit log and the topics."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+
+import trio
+
+from overlay.app.api import Published, TopicItem
+from overlay.app.audit_keeper import AuditKeeper
+from overlay.app.topic_keeper import TopicKeeper
+from overlay.core.keys import MeshId, NodeId
+from overlay.net.node import Node
+from overlay.net.peer import Peer
+from overlay.net.statistics import NodeStatistics
+
+FOUNDING_KEY_WARNING = "founding key: one machine holds the mesh"
+
+
+class LocalNode:
+    """Keeps `NodeApi`; see there for what each method promises."""
+
+    def __init__(
+        self, engine: Node, audit: AuditKeeper, topics: TopicKeeper, *, mesh_name: str, evidence: str,
+        warnings: Callable[[], tuple[str, ...]],
+    ) -> None:
+        self.audit = audit
+        self.engine = engine
+        self.mesh_name = mesh_name
+        self._topics = topics
+        self._evidence = evidence
+        self._warnings = warnings
+        self._stop = trio.Event()
+        audit.engine = engine
+
+    @property
+    def name(self) -> str:
+        """The name in our certificate."""
+        return self.engine.identity.verified.name
+
+    @property
+    def node_id(self) -> NodeId:
+        """Our id."""
+        return self.engine.identity.node_id
+
+    @property
+    def mesh_id(self) -> MeshId:
+        """Our mesh."""
+        return self.engine.parts.trust().mesh_id
+
+    @property
+    def port(self) -> int:
+        """The TCP port that we listen on."""
+        return self.engine.port
+
+    @property
+    def peers(self) -> tuple[Peer, ...]:
+        """The members that we are linked to, by name."""
+        return self.engine.peers
+
+    async def wait_peers_change(self) -> None:
+        """Until a peer came, went or changed."""
+        await self.engine.wait_peers_change()
+
+    async def wait_peer(self, name: str) -> Peer:
+        """The member of that name or id, as soon as there is a link to it."""
+        while True:
+            for peer in self.peers:
+                if name in (peer.name, str(peer.node_id)):
+                    return peer
+            await self.engine.wait_peers_change()
+
+    async def wait_members(self, count: int) -> tuple[Peer, ...]:
+        """Returns when the mesh has so many linked members, this node included."""
+        while len(self.peers) + 1 < count:
+            await self.engine.wait_peers_change()
+        return self.peers
+
+    async def publish(self, topic: str, body: bytes, *, transient: bool = False) -> Published:
+        """See `NodeApi`."""
+        if transient:
+            return await self._topics.publish_transient(topic, body)
+        return await self._topics.publish(topic, body)
+
+    def subscribe(self, topic: str) -> AbstractAsyncContextManager[AsyncIterator[TopicItem]]:
+        """See `NodeApi`."""
+        return self._topics.subscribe(topic)
+
+    async def status(self) -> NodeStatistics:
+        """All figures at this moment."""
+        await trio.lowlevel.checkpoint()
+        return self.statistics()
+
+    def statistics(self) -> NodeStatistics:
+        """The same, without waiting."""
+        own = self.engine.identity.verified
+        warnings = [FOUNDING_KEY_WARNING, *self._warnings()]
+        if self.engine.evidence_warning:
+            warnings.append(f"no evidence can be made: {self.engine.evidence_warning}")
+        return NodeStatistics(
+            name=self.name, node=str(self.node_id), mesh_name=self.mesh_name, mesh=str(self.mesh_id),
+            level=own.certificate.facts.level, evidence=self._evidence, port=self.port, roles=own.roles,
+            certificate_ends=own.certificate.not_after.isoformat(), endorsement_ends=own.endorsement.not_after.isoformat(),
+            links=self.engine.link_statistics(), chains=self.audit.statistics(), refused=self.engine.refused,
+            warnings=tuple(warnings),
+        )
+
+    def ask_to_stop(self) -> None:
+        """Whoever waits in `wait_stopped` goes on."""
+        self._stop.set()
+
+    async def wait_stopped(self) -> None:
+        """Until someone asked the node to stop, over the control socket for example."""
+        await self._stop.wait()

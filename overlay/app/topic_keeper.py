@@ -1,0 +1,184 @@
+"""Topics of a node: publishing, keeping, replicating, and handing to subscribers, each item once and in its author's order."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+import trio
+
+from overlay.app.api import Published, TopicItem
+from overlay.core.identity import LocalIdentity
+from overlay.core.keys import NodeId
+from overlay.core.mesh.reconcile import Head, ItemsVerified, RangeWanted, Reconcile
+from overlay.core.mesh.topics import (
+    Publication,
+    TopicCheck,
+    TopicState,
+    check_topic,
+    next_hlc,
+    publication_hash,
+    sign_publication,
+    topic_log_id,
+    verify_publication,
+)
+from overlay.errors import OverlayError, Refused
+from overlay.net.peer import PeerInfo
+from overlay.registry import GENESIS, ChainKind, Reason
+from overlay.store.topics import StoredItem, TopicStore
+
+WAITING = 1024  # items a subscriber may lag behind before it loses the oldest: our guess
+
+
+class Subscription:
+    """One subscriber's queue: bounded, so that a slow reader costs only itself."""
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        self.dropped = 0
+        self._in, self.out = trio.open_memory_channel[TopicItem](WAITING)
+
+    def push(self, item: TopicItem) -> None:
+        """Queue an item; with a full queue it is dropped and counted."""
+        try:
+            self._in.send_nowait(item)
+        except trio.WouldBlock:
+            self.dropped += 1
+
+
+class TopicKeeper:
+    """A `ChainKeeper` for topics."""
+
+    kind = ChainKind.TOPIC
+
+    def __init__(
+        self, store: TopicStore, *, mesh_id: bytes, identity: Callable[[], LocalIdentity], audit_log_id: bytes,
+        check: TopicCheck, calendar: Callable[[], datetime], info: Callable[[NodeId, str], PeerInfo],
+        push_transient: Callable[[bytes], int],
+    ) -> None:
+        self._store = store
+        self._mesh_id = mesh_id
+        self._identity = identity
+        self._audit_log_id = audit_log_id
+        self._check = check
+        self._calendar = calendar
+        self._info = info
+        self._push_transient = push_transient
+        self._subscriptions: set[Subscription] = set()
+        self._writing = trio.Lock()
+        self._transient_hlc = 0
+        self._seen_transient: dict[bytes, None] = {}
+        self.flush: Callable[[], None] = lambda: None
+        self.peers: Callable[[], int] = lambda: 0
+        heads = {log_id: Head(state.node_id, state.size, state.head) for log_id, state in check.states.items()}
+        self.machine = Reconcile(ChainKind.TOPIC, identity().node_id, check, heads.items())
+
+    # --- publishing -------------------------------------------------------------------------------------------------
+
+    async def publish(self, topic: str, body: bytes) -> Published:
+        """Sign, make durable, push."""
+        check_topic(topic)
+        own = self._identity()
+        log_id = topic_log_id(self._mesh_id, own.node_id, self._audit_log_id, topic)
+        async with self._writing:
+            state = self._check.states.get(log_id) or TopicState.begin(own.node_id, topic)
+            hlc = next_hlc(state.hlc, self._calendar())
+            raw = sign_publication(
+                own, self._mesh_id, topic=topic, log_id=log_id, seq=state.size, prev=state.head, hlc=hlc, body=body
+            )
+            after = TopicState(own.node_id, topic, state.size + 1, publication_hash(raw), hlc)
+            await trio.to_thread.run_sync(self._store.append, log_id, after, state.size, [raw])
+            self._check.commit(log_id, after)
+        self.machine.appended(log_id, Head(own.node_id, after.size, after.head), [raw])
+        self.flush()
+        self._hand_out([self._verify(raw)])
+        return Published(topic=topic, seq=state.size, peers=self.peers())
+
+    async def publish_transient(self, topic: str, body: bytes) -> Published:
+        """Sign and push; nothing is stored."""
+        await trio.lowlevel.checkpoint()
+        check_topic(topic)
+        own = self._identity()
+        log_id = topic_log_id(self._mesh_id, own.node_id, self._audit_log_id, topic, transient=True)
+        self._transient_hlc = next_hlc(self._transient_hlc, self._calendar())
+        raw = sign_publication(
+            own, self._mesh_id, topic=topic, log_id=log_id, seq=self._transient_hlc, prev=GENESIS,
+            hlc=self._transient_hlc, body=body,
+        )
+        self._hand_out([self._verify(raw)], transient=True)
+        return Published(topic=topic, seq=None, peers=self._push_transient(raw))
+
+    async def on_transient(self, raw: bytes, sender: PeerInfo) -> None:
+        """A transient publication from a linked peer, its author; once. Raises Refused."""
+        await trio.lowlevel.checkpoint()
+        one = self._verify(raw)
+        if one.author.node_id != sender.node_id:
+            raise Refused(Reason.WRONG_AUTHOR, "a transient publication of another node")
+        if one.prev != GENESIS or one.seq != one.hlc:
+            raise Refused(Reason.CHAIN_BROKEN, "not a transient publication")
+        if one.hash in self._seen_transient:
+            return
+        self._seen_transient[one.hash] = None
+        while len(self._seen_transient) > WAITING:
+            self._seen_transient.pop(next(iter(self._seen_transient)))
+        self._hand_out([one], transient=True)
+
+    def _verify(self, raw: bytes) -> Publication:
+        return verify_publication(raw, mesh_id=self._mesh_id, author_of=self._check.author_of)
+
+    # --- subscribing ------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def subscribe(self, topic: str) -> AsyncIterator[AsyncIterator[TopicItem]]:
+        """What is kept of a topic, then what comes."""
+        check_topic(topic)
+        subscription = Subscription(topic)
+        self._subscriptions.add(subscription)
+        kept = await trio.to_thread.run_sync(self._store.of_topic, topic)
+        try:
+            yield self._items(subscription, kept)
+        finally:
+            self._subscriptions.discard(subscription)
+
+    async def _items(self, subscription: Subscription, kept: list[StoredItem]) -> AsyncIterator[TopicItem]:
+        seen: dict[NodeId, int] = {}
+        for stored in kept:
+            try:
+                one = self._verify(stored.raw)
+            except Refused:
+                continue  # its endorsement is not known any more; nothing is shown that cannot be verified
+            seen[one.author.node_id] = max(seen.get(one.author.node_id, -1), one.seq)
+            yield self._item(one, transient=False)
+        async for item in subscription.out:
+            if item.seq is None or item.seq > seen.get(item.author.node_id, -1):
+                yield item
+
+    def _hand_out(self, publications: list[Publication], *, transient: bool = False) -> None:
+        for one in publications:
+            for subscription in self._subscriptions:
+                if subscription.topic == one.topic:
+                    subscription.push(self._item(one, transient=transient))
+
+    def _item(self, one: Publication, *, transient: bool) -> TopicItem:
+        return TopicItem(
+            topic=one.topic, author=self._info(one.author.node_id, one.author.name), seq=None if transient else one.seq,
+            at=one.at, body=one.body,
+        )
+
+    # --- ChainKeeper ------------------------------------------------------------------------------------------------
+
+    async def store(self, items: ItemsVerified) -> None:
+        """Make verified items durable and hand them out."""
+        now = trio.current_time()
+        try:
+            state, found = self._check.extend(items.log_id, items.node_id, items.start, items.items)
+            await trio.to_thread.run_sync(self._store.append, items.log_id, state, items.start, items.items)
+        except OverlayError:
+            self.machine.dropped(items.log_id, now)
+            return
+        self._check.commit(items.log_id, state)
+        self.machine.stored(items.log_id, Head(state.node_id, state.size, state.head), now)
+        self._hand_out(found)
+
+    async def read(self, wanted: RangeWanted) -> list[bytes]:
+        """Kept items of a range."""
+        return await trio.to_thread.run_sync(self._store.range, wanted.log_id, wanted.start, wanted.count)
