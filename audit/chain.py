@@ -83,6 +83,15 @@ class Extension:
     held: Entry | None = None  # the first that is good and has to wait for its time; those after it were not looked at
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Append:
+    """Checked entries that are to become durable, and the state of their log after them."""
+
+    state: ChainState
+    entries: tuple[Entry, ...]
+    ours: bool = False  # written here, not received
+
+
 def extend(state: ChainState, raws: Iterable[bytes], root: Root, *, at: datetime | None) -> Extension:
     """Check the next entries of a log, one signature each.
 

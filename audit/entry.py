@@ -2,8 +2,8 @@
 
     {0:1, 1:node_id, 2:log_id16, 3:seq, 4:prev32, 5:hlc, 6:type, 7:body, 8:[hash32, ...], 9:[reset, restart, clock]?}
 
-as COSE_Sign1 by the author's message key: kid = H(endorsement), AAD = "overlay/1 audit\\0" || mesh_id. The clock `hlc` is
-Unix milliseconds << 16 | counter.
+as COSE_Sign1 by the author's message key: kid = H(endorsement), AAD = "overlay/1 audit\\0" || mesh_id. The clock `hlc`
+is Unix milliseconds << 16 | counter.
 """
 
 from collections.abc import Mapping
@@ -126,7 +126,8 @@ def sign_entry(
         raw = sign1(payload, signer=signer, aad=Label.AUDIT + mesh_id, kid=kid)
         return parse_entry(raw).says
     except (Refused, TypeError) as error:
-        raise UsageError(f"this cannot be an audit entry: {error}", hint=f"an entry has at most {ENTRY_MAX} bytes") from None
+        hint = f"an entry has at most {ENTRY_MAX} bytes"
+        raise UsageError(f"this cannot be an audit entry: {error}", hint=hint) from None
 
 
 def parse_entry(raw: bytes) -> UnverifiedEntry:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from audit.chain import KEYED, ChainState, Extension, extend, verify_key
-from audit.entry import Entry
+from audit.chain import KEYED, ChainState, Extension, KeyInForce, extend, verify_key
+from audit.entry import Entry, parse_entry
 from overlay.core.certificates import Root
 from overlay.core.keys import NodeId
 from overlay.core.mesh.topics import Author
@@ -41,7 +41,7 @@ class AuditReplica:
         self._authors: dict[bytes, Author] = {}
         for state in self._states.values():
             if state.key is not None:
-                self._learn(_author(state.key.peer.name, state))
+                self._learn(state.key)
 
     # --- what is held -----------------------------------------------------------------------------------------------
 
@@ -66,7 +66,12 @@ class AuditReplica:
         state = self._states.get(log_id) or ChainState(node_id=node_id, log_id=log_id)
         if start != state.size:
             raise Refused(Reason.CHAIN_BROKEN, f"entries from {start} where {state.size} was expected")
-        extension = extend(state, items, self._root, at=self._at())
+        try:
+            extension = extend(state, items, self._root, at=self._at())
+        except Refused as error:
+            if error.reason is Reason.CHAIN_BROKEN and _follows_another(state, items[0], self._root):
+                raise Refused(Reason.FORKED, f"another history of log {log_id.hex()} at entry {start}") from None
+            raise
         self._checked[log_id] = Checked(start=start, extension=extension)
         return len(extension.entries)
 
@@ -110,11 +115,29 @@ class AuditReplica:
                 continue
 
     def _learn_from(self, entry: Entry) -> None:
-        key = verify_key(entry, self._root)
-        self._learn(_author_of_key(key))
+        self._learn(verify_key(entry, self._root))
 
-    def _learn(self, author: tuple[bytes, Author]) -> None:
-        kid, found = author
-        self._authors[kid] = found
+    def _learn(self, key: KeyInForce) -> None:
+        peer = key.peer
+        self._authors[key.kid] = Author(
+            node_id=peer.node_id, name=peer.name, message_public=peer.message_public,
+            not_before=key.not_before, not_after=key.not_after,
+        )  # fmt: skip
         oldest = self._at() - KEYS_KEPT
         self._authors = {known: one for known, one in self._authors.items() if one.not_after > oldest}
+
+
+def _follows_another(state: ChainState, raw: bytes, root: Root) -> bool:
+    """Whether an entry is our next one by all but its prev: then its author has told two stories, and the peer that
+    sends it may be honest. Under a kid that only the other story has shown, its signature cannot be checked.
+
+    Raises:
+        Refused: BAD_SIGNATURE.
+    """
+    unverified = parse_entry(raw)
+    entry = unverified.says
+    if state.key is None or (entry.node_id, entry.log_id, entry.seq) != (state.node_id, state.log_id, state.size):
+        return False
+    if entry.kid == state.key.kid:
+        unverified.verify(state.key.peer.message_public, root.mesh_id)
+    return entry.prev != state.last

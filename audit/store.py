@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from audit.chain import ChainState, verify_key
+from audit.chain import Append, ChainState, verify_key
 from audit.entry import Entry, UnverifiedEntry, parse_entry
 from audit.merkle import HASH_SIZE, Tree
 from overlay.core.certificates import Root
@@ -45,14 +45,6 @@ PRAGMA user_version = {FORMAT};
 COMMIT;
 """
 _LOG_COLUMNS: Final = "number, log_id, node_id, k, size, root, edge, last, hlc, key_seq"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Append:
-    """Entries to be made durable, and the state of their log after them."""
-
-    state: ChainState
-    entries: tuple[Entry, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +80,11 @@ class DamagedLog:
 
     row: LogRow
     detail: str
+
+    @property
+    def k(self) -> int:
+        """Its incarnation as the file says, 0 if that is nonsense."""
+        return self.row.k if isinstance(self.row.k, int) and 0 <= self.row.k < 2**32 - 1 else 0
 
 
 class AuditStore:
@@ -146,7 +143,8 @@ class AuditStore:
     def append_many(self, appends: Sequence[Append]) -> None:
         """Make entries of any logs durable, all or none. After an I/O error nothing is written any more."""
         if self._writer is None or self._failed:
-            raise StateDamaged(f"{self._path} takes no more entries: {self._failed or 'opened for reading'}", hint=_LOOK)
+            why = self._failed or "it was opened for reading"
+            raise StateDamaged(f"{self._path} takes no more entries: {why}", hint=_LOOK)
         try:
             with _errors(self._path), _transaction(self._writer) as connection:
                 for append in appends:
@@ -352,6 +350,8 @@ def _errors(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise _translate(path, error) from None
+    except UnicodeDecodeError as error:  # a text column, or SQLite's own message about a damaged schema
+        raise StateDamaged(f"{path} is damaged: {error}", hint="it was left as it is; restore it from a copy") from None
 
 
 def _translate(path: Path, error: sqlite3.Error) -> OverlayError:

@@ -37,12 +37,14 @@ class NodeStopping(NodeEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerUp(NodeEvent):
-    """A member is admitted, on both sides."""
+    """A member is admitted, on both sides. `kid` is the hash of its endorsement in hex, `evidence` "software" or "tpm"."""
 
     name: str
     node: str
     level: int
     address: str
+    kid: str
+    evidence: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

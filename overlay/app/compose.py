@@ -13,13 +13,16 @@ from attest.appraiser import PolicyAppraiser
 from attest.evidence import Claims
 from attest.manifest import installed_root, package_manifest
 from attest.software import SoftwareProver
+from audit.author import LogSigner
+from audit.log import AuditLog
 from discovery.mdns import MdnsFinder
 from discovery.static import StaticFinder
-from overlay.app.audit_keeper import AuditKeeper, open_audit
+from overlay.app.chronicle import Chronicle
 from overlay.app.config import Config, load_config
 from overlay.app.control import serve_control
 from overlay.app.identity import Endorser, Membership, attestation_blob, identity_signer, load_membership
 from overlay.app.local import LocalNode
+from overlay.app.local_audit import LocalAudit
 from overlay.app.topic_keeper import TopicKeeper
 from overlay.app.tpm import open_tpm, tpm_prover
 from overlay.app.version import VERSION
@@ -35,7 +38,7 @@ from overlay.errors import UsageError
 from overlay.events import NodeEvent
 from overlay.net.background import background
 from overlay.net.node import Node, NodeParts, run_node
-from overlay.net.peer import Handler, PeerInfo
+from overlay.net.peer import Handler
 from overlay.net.ports import Finder
 from overlay.net.system import SystemChance, calendar, wall_clock
 from overlay.registry import EvidenceKind
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from attest.tpm import Tpm
 
 DEFAULT_PCRS = 0x4087  # PCRs 0, 1, 2, 7 and 14, where the policy names none: firmware, Secure Boot, and what shim measures
+LAST_WORDS = 1.0  # seconds for the last entries of the log
 Observer = Callable[[NodeEvent], None]
 
 
@@ -108,41 +112,71 @@ async def _running(
     alter: Callable[[Assembly], Assembly],
 ) -> AsyncIterator[LocalNode]:
     """The node, its audit log and its control server, each ended before what it stands on."""
-    async with open_audit(
-        setup.folder.file(AUDIT_STORE), root=setup.membership.trust.root, identity=setup.identity, at=setup.at
-    ) as audit:
-        topics = _topics(setup, audit)
+    async with _open_log(setup) as log, _open_topics(setup, log) as topics:
+        chronicle = Chronicle(log, setup.at)
+        assembly = alter(Assembly(parts=setup.parts(log, topics, services, listen), signer=setup.signer))
         try:
-            parts = setup.parts(audit, topics, services, listen)
-            assembly = alter(Assembly(parts=parts, signer=setup.signer))
-            async with run_node(assembly.parts, (audit.observe, *observers), assembly.session) as engine:
-                setup.engine = engine
-                topics.flush = lambda: engine.replicators[topics.kind].flush()
-                topics.peers = lambda: len(engine.peers)
-                audit.flush = lambda: engine.replicators[audit.kind].flush()
-                node = LocalNode(
-                    engine, audit, topics, mesh_name=setup.membership.mesh.root.name, evidence=setup.prover_kind.name.lower(),
-                    warnings=setup.warnings,
-                )
-                async with background() as nursery:
-                    await nursery.start(_serve_control, node, setup.folder.path)
+            async with background() as tasks:
+                tasks.start_soon(chronicle.run)
+                async with _engine(setup, assembly, log, topics, chronicle, observers) as node:
                     yield node
-                await audit.farewell()
         finally:
-            topics.close()
+            with trio.move_on_after(LAST_WORDS, shield=True):
+                await chronicle.farewell()
+
+
+@asynccontextmanager
+async def _engine(
+    setup: "Setup", assembly: Assembly, log: AuditLog, topics: TopicKeeper, chronicle: Chronicle, observers: Sequence[Observer]
+) -> AsyncIterator[LocalNode]:
+    """The running engine, and the control server before it."""
+    async with run_node(assembly.parts, (chronicle.observe, *observers), assembly.session) as engine:
+        setup.engine = engine
+        topics.engine = engine
+        flush = engine.replicators[log.kind].flush
+        log.listen(lambda _entries: flush())
+        node = LocalNode(
+            engine, LocalAudit(log, engine), topics, mesh_name=setup.membership.mesh.root.name,
+            evidence=setup.prover_kind.name.lower(), warnings=setup.warnings,
+        )
+        async with background() as servers:
+            await servers.start(_serve_control, node, setup.folder.path)
+            yield node
+
+
+@asynccontextmanager
+async def _open_log(setup: "Setup") -> AsyncIterator[AuditLog]:
+    """The audit log, being written until the end of the block."""
+    path, root = setup.folder.file(AUDIT_STORE), setup.membership.trust.root
+    log = await AuditLog.open(path, root=root, signer=log_signer(setup.identity), at=setup.at)
+    try:
+        async with background() as tasks:
+            tasks.start_soon(log.run)
+            yield log
+    finally:
+        log.close()
+
+
+@asynccontextmanager
+async def _open_topics(setup: "Setup", log: AuditLog) -> AsyncIterator[TopicKeeper]:
+    store = TopicStore.open(setup.folder.file(TOPIC_STORE))
+    check = TopicCheck(setup.mesh_id, log.replica.author_of, setup.at, store.states())
+    try:
+        yield TopicKeeper(
+            store, mesh_id=setup.mesh_id, identity=setup.current_identity, audit_log_id=lambda: log.state.log_id,
+            check=check, calendar=setup.at,
+        )
+    finally:
+        store.close()
+
+
+def log_signer(identity: LocalIdentity) -> LogSigner:
+    """What signs the entries of our log."""
+    return LogSigner(identity.message, identity.credentials)
 
 
 async def _serve_control(node: LocalNode, folder: Path, *, task_status: trio.TaskStatus[None]) -> None:
     await serve_control(node, folder, stop=node.ask_to_stop, task_status=task_status)
-
-
-def _topics(setup: "Setup", audit: AuditKeeper) -> TopicKeeper:
-    store = TopicStore.open(setup.folder.file(TOPIC_STORE))
-    check = TopicCheck(setup.mesh_id, audit.author_of, setup.at, store.states())
-    return TopicKeeper(
-        store, mesh_id=setup.mesh_id, identity=setup.current_identity, audit_log_id=audit.own_log_id, check=check,
-        calendar=setup.at, info=setup.info_of, push_transient=setup.push_transient,
-    )
 
 
 class Setup:
@@ -195,31 +229,21 @@ class Setup:
         """What someone should know."""
         return (self._endorser.warning,) if self._endorser.warning else ()
 
-    def info_of(self, node_id: NodeId, name: str) -> PeerInfo:
-        """What can be said about an author now: its level is known while it is linked."""
-        if self.engine is None:
-            return PeerInfo(node_id, name, (), 0)
-        return self.engine.info_of(node_id, name)
-
-    def push_transient(self, raw: bytes) -> int:
-        """To every linked peer."""
-        return 0 if self.engine is None else self.engine.send_transient(raw)
-
     def parts(
-        self, audit: AuditKeeper, topics: TopicKeeper, services: Mapping[str, Handler], listen: tuple[str, int]
+        self, log: AuditLog, topics: TopicKeeper, services: Mapping[str, Handler], listen: tuple[str, int]
     ) -> NodeParts:
         """Everything that the engine needs."""
         config, mesh = self.config, self.membership.mesh
 
         async def renew() -> LocalIdentity:
             identity = await trio.to_thread.run_sync(self._endorser.renew, self.at())
-            await audit.change_identity(identity)
+            await log.change_signer(log_signer(identity))
             return identity
 
         return NodeParts(
             identity=self.identity, trust=self.trust, gate_keys=(mesh.gate_key,), tag=secrets.token_bytes(8),
             calendar=self.at, chance=SystemChance(), appraiser=PolicyAppraiser(self.policy), prover=self._prover,
-            renew=renew, finders=self._finders(), known=self._known, keepers=(audit, topics), services=dict(services),
+            renew=renew, finders=self._finders(), known=self._known, keepers=(log, topics), services=dict(services),
             transient=topics.on_transient, rekey=RekeyTimes.every(config.rekey_after),
             attest=AttestTimes.period(config.attest_every), listen=listen,
         )

@@ -56,6 +56,7 @@ class Setting:
     read: Callable[[str, object], object]  # the key and a TOML value
     from_text: Callable[[str], object] = field(default=str)
     many: bool = False  # a list: the option may be given again and again
+    metavar: str = "TEXT"
 
     @property
     def variable(self) -> str:
@@ -264,15 +265,15 @@ def _written(value: object) -> object:
 
 
 TABLE: Final = (
-    Setting("listen", "address to listen on, host:port", _listen),
-    Setting("seeds", "host:port of a member to dial; may be repeated", _seeds, _split, many=True),
+    Setting("listen", "address to listen on, host:port", _listen, metavar="ADDRESS"),
+    Setting("seeds", "host:port of a member to dial; may be repeated", _seeds, _split, many=True, metavar="ADDRESS"),
     Setting("mdns", "find others by multicast DNS", _truth, _bool_of),
     Setting("include_loopback", "announce on the loopback interface too", _truth, _bool_of),
-    Setting("interfaces", "network interface to announce on; may be repeated", _texts, _split, many=True),
-    Setting("evidence", "what to prove with: auto, tpm or software", _word("auto", "tpm", "software")),
+    Setting("interfaces", "network interface to announce on; may be repeated", _texts, _split, many=True, metavar="NAME"),
+    Setting("evidence", "what to prove with: auto, tpm or software", _word("auto", "tpm", "software"), metavar="KIND"),
     Setting("tcti", "how the TPM is reached, such as device:/dev/tpmrm0", _text),
-    Setting("rekey_after", "seconds after which a link gets fresh keys", _period, _number_of),
-    Setting("attest_every", "seconds between two proofs of our software", _period, _number_of),
-    Setting("log_level", "debug, info, warning or error", _word("debug", "info", "warning", "error")),
+    Setting("rekey_after", "seconds after which a link gets fresh keys", _period, _number_of, metavar="SECONDS"),
+    Setting("attest_every", "seconds between two proofs of our software", _period, _number_of, metavar="SECONDS"),
+    Setting("log_level", "debug, info, warning or error", _word("debug", "info", "warning", "error"), metavar="LEVEL"),
 )
 SETTING: Final = {setting.key: setting for setting in TABLE}

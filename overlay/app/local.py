@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager
 import trio
 
 from overlay.app.api import Published, TopicItem
-from overlay.app.audit_keeper import AuditKeeper
+from overlay.app.local_audit import LocalAudit
 from overlay.app.topic_keeper import TopicKeeper
 from overlay.core.keys import MeshId, NodeId
 from overlay.net.node import Node
@@ -20,7 +20,7 @@ class LocalNode:
     """Keeps `NodeApi`; see there for what each method promises."""
 
     def __init__(
-        self, engine: Node, audit: AuditKeeper, topics: TopicKeeper, *, mesh_name: str, evidence: str,
+        self, engine: Node, audit: LocalAudit, topics: TopicKeeper, *, mesh_name: str, evidence: str,
         warnings: Callable[[], tuple[str, ...]],
     ) -> None:
         self.audit = audit
@@ -30,7 +30,6 @@ class LocalNode:
         self._evidence = evidence
         self._warnings = warnings
         self._stop = trio.Event()
-        audit.engine = engine
 
     @property
     def name(self) -> str:
@@ -93,7 +92,7 @@ class LocalNode:
     def statistics(self) -> NodeStatistics:
         """The same, without waiting."""
         own = self.engine.identity.verified
-        warnings = [FOUNDING_KEY_WARNING, *self._warnings()]
+        warnings = [FOUNDING_KEY_WARNING, *self._warnings(), *self.audit.warnings]
         if self.engine.evidence_warning:
             warnings.append(f"no evidence can be made: {self.engine.evidence_warning}")
         return NodeStatistics(

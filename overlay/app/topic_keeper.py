@@ -9,19 +9,19 @@ import trio
 from overlay.app.api import Published, TopicItem
 from overlay.core.identity import LocalIdentity
 from overlay.core.keys import NodeId
+from overlay.core.mesh.chains import item_hash, next_hlc
 from overlay.core.mesh.reconcile import Head, ItemsVerified, RangeWanted, Reconcile
 from overlay.core.mesh.topics import (
     Publication,
     TopicCheck,
     TopicState,
     check_topic,
-    next_hlc,
-    publication_hash,
     sign_publication,
     topic_log_id,
     verify_publication,
 )
 from overlay.errors import OverlayError, Refused
+from overlay.net.node import Node
 from overlay.net.peer import PeerInfo
 from overlay.registry import GENESIS, ChainKind, Reason
 from overlay.store.topics import StoredItem, TopicStore
@@ -51,9 +51,8 @@ class TopicKeeper:
     kind = ChainKind.TOPIC
 
     def __init__(
-        self, store: TopicStore, *, mesh_id: bytes, identity: Callable[[], LocalIdentity], audit_log_id: bytes,
-        check: TopicCheck, calendar: Callable[[], datetime], info: Callable[[NodeId, str], PeerInfo],
-        push_transient: Callable[[bytes], int],
+        self, store: TopicStore, *, mesh_id: bytes, identity: Callable[[], LocalIdentity],
+        audit_log_id: Callable[[], bytes], check: TopicCheck, calendar: Callable[[], datetime],
     ) -> None:
         self._store = store
         self._mesh_id = mesh_id
@@ -61,14 +60,11 @@ class TopicKeeper:
         self._audit_log_id = audit_log_id
         self._check = check
         self._calendar = calendar
-        self._info = info
-        self._push_transient = push_transient
         self._subscriptions: set[Subscription] = set()
         self._writing = trio.Lock()
         self._transient_hlc = 0
         self._seen_transient: dict[bytes, None] = {}
-        self.flush: Callable[[], None] = lambda: None
-        self.peers: Callable[[], int] = lambda: 0
+        self.engine: Node | None = None  # who pushes; set when it runs
         heads = {log_id: Head(state.node_id, state.size, state.head) for log_id, state in check.states.items()}
         self.machine = Reconcile(ChainKind.TOPIC, identity().node_id, check, heads.items())
 
@@ -78,34 +74,35 @@ class TopicKeeper:
         """Sign, make durable, push."""
         check_topic(topic)
         own = self._identity()
-        log_id = topic_log_id(self._mesh_id, own.node_id, self._audit_log_id, topic)
+        log_id = topic_log_id(self._mesh_id, own.node_id, self._audit_log_id(), topic)
         async with self._writing:
             state = self._check.states.get(log_id) or TopicState.begin(own.node_id, topic)
             hlc = next_hlc(state.hlc, self._calendar())
             raw = sign_publication(
                 own, self._mesh_id, topic=topic, log_id=log_id, seq=state.size, prev=state.head, hlc=hlc, body=body
             )
-            after = TopicState(own.node_id, topic, state.size + 1, publication_hash(raw), hlc)
+            after = TopicState(own.node_id, topic, state.size + 1, item_hash(raw), hlc)
             await trio.to_thread.run_sync(self._store.append, log_id, after, state.size, [raw])
             self._check.commit(log_id, after)
         self.machine.appended(log_id, Head(own.node_id, after.size, after.head), [raw])
-        self.flush()
+        if self.engine is not None:
+            self.engine.replicators[self.kind].flush()
         self._hand_out([self._verify(raw)])
-        return Published(topic=topic, seq=state.size, peers=self.peers())
+        return Published(topic=topic, seq=state.size, peers=0 if self.engine is None else len(self.engine.peers))
 
     async def publish_transient(self, topic: str, body: bytes) -> Published:
         """Sign and push; nothing is stored."""
         await trio.lowlevel.checkpoint()
         check_topic(topic)
         own = self._identity()
-        log_id = topic_log_id(self._mesh_id, own.node_id, self._audit_log_id, topic, transient=True)
+        log_id = topic_log_id(self._mesh_id, own.node_id, self._audit_log_id(), topic, transient=True)
         self._transient_hlc = next_hlc(self._transient_hlc, self._calendar())
         raw = sign_publication(
             own, self._mesh_id, topic=topic, log_id=log_id, seq=self._transient_hlc, prev=GENESIS,
             hlc=self._transient_hlc, body=body,
         )
         self._hand_out([self._verify(raw)], transient=True)
-        return Published(topic=topic, seq=None, peers=self._push_transient(raw))
+        return Published(topic=topic, seq=None, peers=0 if self.engine is None else self.engine.send_transient(raw))
 
     async def on_transient(self, raw: bytes, sender: PeerInfo) -> None:
         """A transient publication from a linked peer, its author; once. Raises Refused."""
@@ -159,8 +156,10 @@ class TopicKeeper:
                     subscription.push(self._item(one, transient=transient))
 
     def _item(self, one: Publication, *, transient: bool) -> TopicItem:
+        node_id, name = one.author.node_id, one.author.name
+        author = PeerInfo(node_id, name, (), 0) if self.engine is None else self.engine.info_of(node_id, name)
         return TopicItem(
-            topic=one.topic, author=self._info(one.author.node_id, one.author.name), seq=None if transient else one.seq,
+            topic=one.topic, author=author, seq=None if transient else one.seq,
             at=one.at, body=one.body,
         )
 

@@ -28,7 +28,8 @@ class Challenge:
     def pack(self) -> bytes:
         """CHALLENGE's body."""
         return make_map(
-            self.nonce, self.start_id, sorted(self.kinds), self.trust_number, self.trust_hash, self.policy_version, self.has_link
+            self.nonce, self.start_id, sorted(self.kinds), self.trust_number, self.trust_hash, self.policy_version,
+            self.has_link,
         )
 
     @classmethod

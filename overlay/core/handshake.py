@@ -3,7 +3,7 @@
 Ends with an `Agreement`: a peer whose certificate and endorsement have verified, and the keys of epoch 1.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -11,6 +11,7 @@ from overlay.core import limits
 from overlay.core.chance import Chance
 from overlay.core.epochs import EpochKeys, KemKey, first_epoch
 from overlay.core.gate import SeenEphemerals, check_hello, make_hello, prologue
+from overlay.core.guard import asked
 from overlay.core.identity import LocalIdentity
 from overlay.core.noise import XX
 from overlay.core.trust import Credentials, TrustSet, VerifiedPeer
@@ -124,9 +125,9 @@ def as_record(message: bytes) -> bytes:
     return len(message).to_bytes(2, "big") + message
 
 
-def refuse_downgrade(suites: list[list[int]]) -> None:
+def refuse_downgrade(suites: list[list[int]], known: Iterable[tuple[int, int]] = SUITES) -> None:
     """Raises Refused(DOWNGRADE) if both ends know a better (version, suite) than the one in use."""
-    common = {(version, suite) for version, suite in suites} & set(SUITES)
+    common = {(version, suite) for version, suite in suites} & set(known)
     if not common:
         raise Refused(Reason.UNSUPPORTED, "the peer does not list what it speaks")
     if max(common) > (VERSION, SUITE):
@@ -139,7 +140,7 @@ def _payload(own: Credentials, kem: bytes) -> bytes:
 
 def _verify(context: HandshakeContext, credentials: Credentials, noise: XX) -> VerifiedPeer:
     """The peer behind these credentials, if the endorsed Noise key is the one that did this handshake."""
-    peer = context.trust().verify(credentials, context.calendar())
+    peer = asked(lambda: context.trust().verify(credentials, context.calendar()))
     if noise.remote_static is None or peer.noise_public != noise.remote_static:
         raise Refused(Reason.STATIC_MISMATCH, "the endorsement names another Noise key")
     if peer.node_id == context.identity.node_id:

@@ -40,6 +40,7 @@ class NodeId(bytes):
     """32 bytes: SHA-256 of the SubjectPublicKeyInfo of the identity key. Nothing else identifies a node."""
 
     def __new__(cls, data: bytes) -> Self:
+        """Raises ValueError unless there are 32 bytes."""
         if len(data) != 32:
             raise ValueError("a node id has 32 bytes")
         return super().__new__(cls, data)

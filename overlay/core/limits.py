@@ -58,6 +58,7 @@ ROUND_LEAVES_MAX: Final = 65_536
 ROUND_WINDOW: Final = 2.0
 JOIN_WINDOW: Final = 0.2
 UNASKED_NONCE_EVERY: Final = 10.0
+ROUNDS_OPEN: Final = 8  # of one attester on a link: our guess; they are a minute apart and a nonce lives ten seconds
 
 # Handshake load
 HANDSHAKES_PER_SECOND: Final = 20.0

@@ -134,6 +134,7 @@ class Rekey:
         self._started_at = now
         self._heard_at = now
         self._due = self._next_due(now)
+        self._pardon = False
 
     @property
     def keys(self) -> EpochKeys:
@@ -157,9 +158,13 @@ class Rekey:
         """A record of the peer has decrypted."""
         self._heard_at = now
 
-    def request(self, now: float) -> list[Action]:
-        """Offer now, whatever the timer says: after a wake from sleep, or when a key has carried enough."""
-        return self._offer(now) if isinstance(self._stage, Idle) else []
+    def request(self) -> None:
+        """A key has carried enough: the next tick offers, but never so soon that the peer, who confirmed later, refuses it."""
+        self._due = min(self._due, self._confirmed_at + 2 * self._times.pause)
+
+    def woke(self, now: float) -> None:
+        """This machine has slept: the next tick offers, and one early offer of a peer that has slept, too, is taken."""
+        self._due, self._pardon = now, True
 
     def tick(self, now: float) -> list[Action]:
         """Time in. Raises Refused(REKEY_OVERDUE or REKEY_FAILED), which ends the link."""
@@ -215,12 +220,13 @@ class Rekey:
         epoch = self._epoch_of(body, limits.KEM_KEY_SIZE)
         if isinstance(self._stage, Offered) and self._link.own_id < self._link.peer_id:
             return []  # both offered: the lower node id leads
-        if now < self._confirmed_at + self._times.pause:
+        if now < self._confirmed_at + self._times.pause and not self._pardon:
             raise Refused(Reason.REKEY_TOO_SOON, f"{now - self._confirmed_at:.1f} s after the last")
         secret, ciphertext = self._chance.kem.encapsulate(body[8:])
         noise = self._noise(KKpsk0.initiator, body, ciphertext, secret)
         message = noise.write()
         self._stage, self._started_at, self._heard_at = Answered(epoch, noise), now, now
+        self._pardon = False
         return [Send(FrameType.INIT, u64(epoch) + ciphertext + message)]
 
     def _on_resp(self, stage: Answered, body: bytes) -> list[Action]:

@@ -11,7 +11,7 @@ from overlay.core import limits
 from overlay.core.chance import Chance
 from overlay.core.evidence import Binding, Evidence
 from overlay.core.limits import AttestTimes
-from overlay.core.wire import Array, Bytes, UInt, make_map, open_map
+from overlay.core.wire import Array, Bytes, UInt, make_map, malformed, open_map
 from overlay.errors import Refused
 from overlay.registry import Reason
 
@@ -26,6 +26,8 @@ def pack_round(number: int) -> bytes:
 def unpack_round(body: bytes) -> int:
     """Raises Refused(MALFORMED)."""
     (number,) = open_map(body, UInt(), limit=64)
+    if number == UNASKED:
+        malformed("round 0 is nobody's")
     return int(number)
 
 
@@ -82,7 +84,7 @@ class Nonces:
         alive = {key: one for key, one in self.given.items() if one.expires > now}
         if number in alive and number != UNASKED:
             raise Refused(Reason.BAD_EVIDENCE, f"round {number} was opened twice")
-        if len(alive) >= 8:  # our guess: rounds are a minute apart, a nonce lives ten seconds
+        if len(alive) >= limits.ROUNDS_OPEN:
             raise Refused(Reason.BAD_EVIDENCE, "too many rounds at once")
         return Nonces(alive | {number: OutstandingNonce(binding, now + limits.NONCE_LIFE)})
 
@@ -137,7 +139,7 @@ class RoundLeader:
 
     @property
     def deadline(self) -> float:
-        """When `tick` is due; math.inf while a proof is being made."""
+        """When `tick` is due; nonces wait while a proof is being made."""
         gathering = [one.closes for one in (self._gathering, self._joining) if one is not None and not self._proving]
         return min([self._next, *gathering], default=math.inf)
 

@@ -5,7 +5,7 @@ Sans-IO: the session delivers messages, the shell runs handlers. A repeated call
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from overlay.core import limits
 from overlay.core.chance import Chance
@@ -53,12 +53,6 @@ class ReplyReceived:
     body: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    stream: int
-    index: int = 0
-
-
 class Calls:
     """The calls of one link. `send` is the session's, bound by the driver."""
 
@@ -72,7 +66,7 @@ class Calls:
         self._chance = chance
         self._seen = seen
         self._send = send
-        self._pending: dict[bytes, _Pending] = {}
+        self._pending: dict[bytes, int] = {}  # token to stream
         self._running = 0
 
     @property
@@ -98,7 +92,7 @@ class Calls:
         )
         token = sha256(raw)
         self._send(FrameType.CALL, stream, raw)
-        self._pending[token] = _Pending(stream)
+        self._pending[token] = stream
         return token
 
     def forget(self, token: bytes) -> None:
@@ -109,11 +103,11 @@ class Calls:
         """A call of the peer. Raises Refused, which ends the link."""
         own = self._identity()
         call = verify_call(raw, own_id=own.node_id, mesh_id=self._mesh_id, first_h=self._first_h, peer=peer)
+        if self._running >= limits.CALLS_UNDER_WAY:  # before it is remembered: it does not run, and may come again
+            self._answer(call, stream, ReplyStatus.BUSY, b"")
+            return []
         if not self._seen.first_time(call.caller, peer.start_id, call.call_id):
             self._answer(call, stream, ReplyStatus.REPEATED, b"")
-            return []
-        if self._running >= limits.CALLS_UNDER_WAY:
-            self._answer(call, stream, ReplyStatus.BUSY, b"")
             return []
         self._running += 1
         return [CallReceived(call, stream)]
@@ -130,14 +124,12 @@ class Calls:
     def on_reply(self, raw: bytes, stream: int, peer: VerifiedPeer) -> list[ReplyReceived]:
         """A reply of the peer. One that nobody waits for is dropped. Raises Refused, which ends the link."""
         reply = verify_reply(raw, own_id=self._identity().node_id, mesh_id=self._mesh_id, peer=peer)
-        pending = self._pending.get(reply.call_hash)
-        if pending is None:
+        if not reply.final or reply.index:
+            raise Refused(Reason.UNSUPPORTED, "a reply in several messages")
+        if reply.call_hash not in self._pending:
             return []
-        if pending.stream != stream or reply.index != pending.index:
-            raise Refused(Reason.MALFORMED, "a reply out of its order or on another stream")
-        if not reply.final:
-            self._pending[reply.call_hash] = replace(pending, index=reply.index + 1)
-            return []
+        if self._pending[reply.call_hash] != stream:
+            raise Refused(Reason.MALFORMED, "a reply on another stream than its call")
         del self._pending[reply.call_hash]
         return [ReplyReceived(reply.call_hash, reply.status, reply.body)]
 

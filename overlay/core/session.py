@@ -29,7 +29,7 @@ from overlay.core.limits import AttestTimes, RekeyTimes
 from overlay.core.records import Opener as RecordOpener
 from overlay.core.records import RecordReader
 from overlay.core.records import Sealer as RecordSealer
-from overlay.core.rekey import Action, Confirmed, ReceiveUnder, Rekey, RekeyLink, Send, SendUnder
+from overlay.core.rekey import Action, ReceiveUnder, Rekey, RekeyLink, Send, SendUnder
 from overlay.core.rounds import Nonces
 from overlay.core.session_events import (
     Closed,
@@ -89,8 +89,8 @@ class Session:
         self.role = role
         self._config = config
         self._identity = config.handshake.identity
+        self._next_identity: LocalIdentity | None = None
         self._began = now
-        self._heard = now
         self._events: list[Event] = []
         self._out = bytearray()
         self._frames: list[bytes] = []
@@ -105,18 +105,23 @@ class Session:
         self._lease: Lease | None = None
         self._nonces = Nonces()
         self._unasked_at = -math.inf
+        self._asked_at = -math.inf
+        self._rounds: tuple[int, ...] = ()  # of ours, for which the peer has given no nonce yet
         self._pings = 0
+        self._ping_at = math.inf
         self._ping_number = 0
         self._probe_ends = math.inf
-        self._confirm_next = False
+        self._must_begin: FrameType | None = FrameType.CHALLENGE  # the next record, with this
         self._reassembler = Reassembler(_limit_of)
         self._stream = -1 if role is Role.OPENER else 0
-        self._opener_side = Opener(config.handshake) if role is Role.OPENER else None
-        self._responder_side = Responder(config.handshake) if role is Role.OTHER else None
+        self._side: Opener | Responder | None = None
         self._state = State.AWAIT_HELLO
-        if self._opener_side is not None:
+        if role is Role.OPENER:
+            self._side = side = Opener(config.handshake)
             self._state = State.AWAIT_MESSAGE_2
-            self._out += self._opener_side.first_bytes
+            self._out += side.first_bytes
+        else:
+            self._side = Responder(config.handshake)
 
     # --- what can be seen -------------------------------------------------------------------------------------------
 
@@ -163,11 +168,11 @@ class Session:
         if self._state in HANDSHAKE:
             return self._began + limits.HANDSHAKE_TIMEOUT
         if self._state in ADMISSION:
-            return min(self._began + limits.ADMISSION_TIMEOUT, self._rekey.deadline)
-        ping = self._heard + limits.PING_AFTER * (self._pings + 1)
-        lease = self._lease
-        renew = math.inf if lease is None else self._overdue(lease)
-        return min(ping, self._probe_ends, self._rekey.deadline, renew, lease.ends if lease else math.inf)
+            return self._began + limits.ADMISSION_TIMEOUT
+        assert self._lease is not None
+        return min(
+            self._ping_at, self._probe_ends, self._rekey.deadline, self._overdue(self._lease), self._lease.ends
+        )
 
     # --- the verbs --------------------------------------------------------------------------------------------------
 
@@ -204,6 +209,7 @@ class Session:
     def open_round(self, number: int) -> None:
         """Lead a round on this link: ATTEST_OPEN goes out. Nothing happens unless the link is open."""
         if self._state is State.OPEN:
+            self._rounds = (*self._rounds, number)[-limits.ROUNDS_OPEN :]
             self._send(FrameType.ATTEST_OPEN, rounds.pack_round(number))
 
     def send_evidence(self, number: int, evidence: Evidence) -> None:
@@ -215,10 +221,9 @@ class Session:
         """Go on with another endorsement or certificate: CREDENTIALS goes out before the next message under a new key."""
         if identity.node_id != self._identity.node_id:
             raise LocalProtocolError("credentials of another node")
-        self._identity = identity
+        self._next_identity = identity  # the handshake and the proofs keep the one that they began with
         if self._state is State.OPEN:
-            own = identity.credentials
-            self._send(FrameType.CREDENTIALS, make_map(own.endorsement, own.leaf, list(own.chain)))
+            self._show_credentials(identity)
 
     def next_stream(self) -> int:
         """A stream id of ours: odd for the opener of the connection, even for the other; never used again."""
@@ -226,13 +231,15 @@ class Session:
         return self._stream
 
     def send(self, frame: FrameType, stream: int, body: bytes, now: float) -> None:
-        """Queue an application message. Raises LocalProtocolError unless the link is open."""
+        """Queue an application message; once the lease has run out it is dropped. Raises LocalProtocolError unless open."""
         if self._state is not State.OPEN or frame not in APPLICATION:
             raise LocalProtocolError(f"{frame.name} in state {self._state.name}")
+        if self._lease is None or now >= self._lease.ends:
+            return
         for part in pack_message(frame, stream, body):
             self._queue(part)
         if self._sealer.records >= self._config.rekey.records or self._sealer.volume >= self._config.rekey.volume:
-            self._act(self._rekey.request(now))
+            self._rekey.request()
 
     def probe(self, now: float, within: float) -> None:
         """Ask for a sign of life; without one the link fails as DEAD."""
@@ -240,14 +247,15 @@ class Session:
             self._probe_ends = now + within
             self._ping()
 
+    def woke(self, now: float, within: float) -> None:
+        """This machine has slept: fresh keys at once, and a sign of life, or the link is dead."""
+        if self._state is State.OPEN:
+            self._rekey.woke(now)
+            self.probe(now, within)
+
     def close(self, reason: Reason) -> list[Event]:
         """Say GOODBYE and end the link."""
-        if self._state is State.CLOSED:
-            return []
-        if self._agreement is not None:
-            self._send(FrameType.GOODBYE, pack_goodbye(reason))
-        self._state = State.CLOSED
-        return [Closed(reason, by_peer=False)]
+        return self._run(lambda: self._leave(reason))
 
     def fail(self, reason: Reason, detail: str) -> list[Event]:
         """End the link for what the peer did above it: a bad signature, a broken chain, a full queue."""
@@ -271,13 +279,16 @@ class Session:
             if self._state in ADMISSION and self._appraisal is None:
                 self._send(FrameType.VERDICT, pack_verdict(error.reason))
             self._send(FrameType.GOODBYE, pack_goodbye(error.reason))
-        self._lease = None
-        self._state = State.CLOSED
-        self._events.append(Failed(error.reason, error.detail))
+        self._end(Failed(error.reason, error.detail))
+
+    def _leave(self, reason: Reason) -> None:
+        if self._agreement is not None:
+            self._send(FrameType.GOODBYE, pack_goodbye(reason))
+        self._end(Closed(reason, by_peer=False))
 
     def _end(self, event: Closed | Failed) -> None:
         self._lease = None
-        self._state = State.CLOSED
+        self._state = after(self._state, Step.CLOSE)
         self._events.append(event)
 
     # --- bytes ------------------------------------------------------------------------------------------------------
@@ -298,15 +309,18 @@ class Session:
                 self._record(record, now)
 
     def _handshake(self, message: bytes, now: float) -> None:
-        if self._opener_side is not None:
-            answer, agreement = self._opener_side.message_2(message)
+        side, hello = self._side, self._hello
+        if isinstance(side, Opener):
+            answer, agreement = side.message_2(message)
             self._out += answer
             self._agree(agreement, Step.GOT_MESSAGE_2, now)
-        elif self._responder_side is not None and self._hello is not None and self._state is State.AWAIT_HELLO:
-            self._out += self._responder_side.message_1(self._hello, message)
-            self._state = after(self._state, Step.GOT_HELLO)
-        elif self._responder_side is not None:
-            self._agree(self._responder_side.message_3(message), Step.GOT_MESSAGE_3, now)
+            return
+        assert side is not None
+        if hello is not None:
+            self._out += side.message_1(hello, message)
+            self._hello, self._state = None, after(self._state, Step.GOT_HELLO)
+        else:
+            self._agree(side.message_3(message), Step.GOT_MESSAGE_3, now)
 
     def _agree(self, agreement: Agreement, step: Step, now: float) -> None:
         """Epoch 1 begins: everything that needs keys is made here, and CHALLENGE is our first record."""
@@ -322,8 +336,8 @@ class Session:
         self._rekey = Rekey(link, keys, times=config.rekey, chance=config.handshake.chance, now=now)
         self._first_h = keys.h
         self._peer = peer
-        self._heard = now
-        self._opener_side = self._responder_side = None
+        self._ping_at = now + limits.PING_AFTER
+        self._side = None
         self._reader.maximum = limits.RECORD_MAX
         self._agreement = agreement
         self._state = after(self._state, step)
@@ -334,30 +348,38 @@ class Session:
         config, trust = self._config, self._config.handshake.trust()
         return Challenge(
             nonce=self._own_nonce, start_id=self._identity.verified.start_id,
-            kinds=tuple(config.appraiser.accepted), trust_number=trust.number, trust_hash=trust.hash,
+            kinds=asked(lambda: tuple(config.appraiser.accepted)), trust_number=trust.number, trust_hash=trust.hash,
             policy_version=trust.policy.policy.version, has_link=config.has_link(self._peer.node_id),
         )
 
     def _record(self, record: bytes, now: float) -> None:
         frames = parse_frames(self._opener.open(record))
-        self._heard, self._pings, self._probe_ends = now, 0, math.inf
-        self._rekey.heard(now)
-        for index, frame in enumerate(frames):
-            if self._confirm_next and (index > 0 or frame.type is not FrameType.CONFIRM):
-                raise Refused(Reason.MALFORMED, "CONFIRM is the first frame under a new key, DONE the last under the old")
-            self._confirm_next = False
+        self._alive(now)
+        if self._state is State.OPEN:
+            self._check_lease(now)
+        if self._must_begin is not None and (not frames or frames[0].type is not self._must_begin):
+            raise Refused(Reason.UNEXPECTED_FRAME, f"the first record under a key begins with {self._must_begin.name}")
+        self._must_begin = None
+        for frame in frames:
+            if self._must_begin is not None:
+                raise Refused(Reason.UNEXPECTED_FRAME, "DONE is the last frame under a key")
             self._frame(frame, now)
             if self._state is State.CLOSED:
                 return
-        if self._confirm_next and not frames:
-            raise Refused(Reason.MALFORMED, "a record of unknown frames in the place of CONFIRM")
+        if self.queued > limits.SEND_QUEUE_MAX + limits.MESSAGE_MAX:
+            raise Refused(Reason.SLOW_CONSUMER, "asks faster than it takes the answers")
+
+    def _alive(self, now: float) -> None:
+        """A record of the peer has decrypted."""
+        self._pings, self._ping_at, self._probe_ends = 0, now + limits.PING_AFTER, math.inf
+        self._rekey.heard(now)
 
     # --- frames -----------------------------------------------------------------------------------------------------
 
     def _frame(self, frame: Frame, now: float) -> None:
         kind, body = FrameType(frame.type), frame.body
-        if frame.flags & FrameFlag.MORE and kind not in APPLICATION | RESERVED_FRAMES:
-            raise Refused(Reason.MALFORMED, f"{kind.name} in parts")
+        if kind not in APPLICATION | RESERVED_FRAMES and (frame.flags or frame.stream):
+            raise Refused(Reason.MALFORMED, f"{kind.name} in parts or on a stream")
         if kind is FrameType.GOODBYE:
             self._goodbye(unpack_goodbye(body))
         elif self._state is State.AWAIT_CHALLENGE and kind is FrameType.CHALLENGE:
@@ -376,27 +398,32 @@ class Session:
         if kind in APPLICATION:
             whole = self._reassembler.add(frame)
             if whole is not None:
-                self._events.append(MessageReceived(kind, frame.stream, whole.body))
+                self._events.append(MessageReceived(kind, frame.stream, whole.body, self._peer))
         elif kind in REKEY:
             self._act(self._rekey.receive(kind, body, now))
-        elif kind is FrameType.ATTEST_OPEN:
-            self._give_nonce(rounds.unpack_round(body), now)
-        elif kind is FrameType.ROUND_NONCE:
-            self._on_nonce(*rounds.unpack_nonce(body))
-        elif kind is FrameType.EVIDENCE:
-            self._on_evidence(*rounds.unpack_evidence(body), now)
-        elif kind is FrameType.CREDENTIALS:
-            self._on_credentials(body, now)
-        elif kind is FrameType.PING:
-            number, _ = open_map(body, UInt(), UInt(), limit=64)
-            self._send(FrameType.PONG, make_map(number, self._wall_ms()))
-        elif kind is FrameType.PONG:
-            open_map(body, UInt(), UInt(), limit=64)
         elif kind in RESERVED_FRAMES:
             if not frame.flags & FrameFlag.MORE:
                 self._send(FrameType.UNSUPPORTED, make_map(int(kind), frame.stream))
-        elif kind is not FrameType.UNSUPPORTED:
-            raise Refused(Reason.UNEXPECTED_FRAME, f"{kind.name} on an open link")
+        else:
+            self._control_frame(kind, body, now)
+
+    def _control_frame(self, kind: FrameType, body: bytes, now: float) -> None:
+        match kind:
+            case FrameType.ATTEST_OPEN:
+                self._give_nonce(rounds.unpack_round(body), now)
+            case FrameType.ROUND_NONCE:
+                self._on_nonce(*rounds.unpack_nonce(body), now)
+            case FrameType.EVIDENCE:
+                self._on_evidence(*rounds.unpack_evidence(body), now)
+            case FrameType.CREDENTIALS:
+                self._on_credentials(body, now)
+            case FrameType.PING:
+                number, _ = open_map(body, UInt(), UInt(), limit=64)
+                self._send(FrameType.PONG, make_map(number, self._wall_ms()))
+            case FrameType.PONG | FrameType.UNSUPPORTED:
+                open_map(body, UInt(), UInt(), limit=64)
+            case _:
+                raise Refused(Reason.UNEXPECTED_FRAME, f"{kind.name} on an open link")
 
     def _goodbye(self, reason: Reason) -> None:
         if self._state is State.OPEN:
@@ -450,6 +477,13 @@ class Session:
         challenge, appraisal = self._their_challenge, self._appraisal
         if state is State.OPEN and challenge is not None and appraisal is not None:
             self._events.append(Opened(self._peer, appraisal, challenge.has_link))
+            self._show_credentials(self._next_identity)
+
+    def _show_credentials(self, identity: LocalIdentity | None) -> None:
+        """Go on as this identity, if there is a new one."""
+        if identity is not None:
+            self._identity, own = identity, identity.credentials
+            self._send(FrameType.CREDENTIALS, make_map(own.endorsement, own.leaf, list(own.chain)))
 
     def _proof_facts(self, prover: Role, nonce: bytes) -> ProofFacts:
         own, peer = self._identity.verified, self._peer
@@ -481,6 +515,14 @@ class Session:
             lease = replace(lease, ends=now + life, why=self._first_to_end())
         self._lease = lease
 
+    def _check_lease(self, now: float) -> Lease:
+        """The lease in force; without one nothing is taken from an open link."""
+        lease = self._lease
+        assert lease is not None
+        if now >= lease.ends:
+            raise Refused(lease.why, "the trust in the peer has ended")
+        return lease
+
     def _first_to_end(self) -> Reason:
         peer = self._peer
         if peer.endorsement.not_after <= peer.certificate.not_after:
@@ -494,7 +536,14 @@ class Session:
         self._nonces = self._nonces.give(number, self._binding(self.role.peer, nonce), now)
         self._send(FrameType.ROUND_NONCE, rounds.pack_nonce(number, nonce))
 
-    def _on_nonce(self, number: int, nonce: bytes) -> None:
+    def _on_nonce(self, number: int, nonce: bytes, now: float) -> None:
+        """One for each round of ours, and one unasked now and then: nobody else makes our TPM work."""
+        if number == rounds.UNASKED and now >= self._asked_at + limits.UNASKED_NONCE_EVERY / 2:
+            self._asked_at = now
+        elif number in self._rounds:
+            self._rounds = tuple(one for one in self._rounds if one != number)
+        else:
+            raise Refused(Reason.UNEXPECTED_FRAME, f"a nonce that round {number} did not ask for")
         self._events.append(NonceReceived(number, self._binding(self.role, nonce)))
 
     def _on_evidence(self, number: int, evidence: Evidence, now: float) -> None:
@@ -510,7 +559,8 @@ class Session:
             body, Bytes(1, 4096), _CERTIFICATE, Array(_CERTIFICATE, limits.CHAIN_DEPTH_MAX), limit=limits.CONTROL_MAX
         )
         context = self._config.handshake
-        peer = context.trust().verify(Credentials(endorsement, leaf, tuple(chain)), context.calendar())
+        shown = Credentials(endorsement, leaf, tuple(chain))
+        peer = asked(lambda: context.trust().verify(shown, context.calendar()))
         if peer.node_id != self._peer.node_id or peer.start_id != self._peer.start_id:
             raise Refused(Reason.BAD_ENDORSEMENT, "CREDENTIALS of another node or start")
         self._peer = peer
@@ -537,16 +587,14 @@ class Session:
             self._act(self._rekey.tick(now))
 
     def _on_open_time(self, now: float) -> None:
-        lease = self._lease
-        if lease is None or now >= lease.ends:
-            _refuse(lease.why if lease is not None else Reason.LEASE_EXPIRED, "the trust in the peer has ended")
-        elif now >= self._overdue(lease):
+        lease = self._check_lease(now)
+        if now >= self._overdue(lease):
             self._unasked_at = now
             self._give_nonce(rounds.UNASKED, now)
-        if now >= self._heard + limits.PING_AFTER * (self._pings + 1):
+        if now >= self._ping_at:
             if self._pings == limits.PINGS_MISSED:
-                _refuse(Reason.DEAD, f"nothing heard for {now - self._heard:.0f} s")
-            self._pings += 1
+                _refuse(Reason.DEAD, f"{self._pings} pings were not answered")
+            self._pings, self._ping_at = self._pings + 1, now + limits.PING_AFTER
             self._ping()
 
     def _ping(self) -> None:
@@ -572,9 +620,9 @@ class Session:
                 case ReceiveUnder(keys=keys):
                     self._opener = RecordOpener(keys.receiving(self.role))
                     self._receiving = keys
-                    self._confirm_next = True
-                case Confirmed(keys=keys):
-                    self._events.append(Rekeyed(keys.epoch))
+                    self._must_begin = FrameType.CONFIRM
+                case _:
+                    self._events.append(Rekeyed(action.keys.epoch))
 
     def _send(self, kind: FrameType, body: bytes) -> None:
         for part in pack_message(kind, 0, body):

@@ -67,6 +67,7 @@ class MessageReceived:
     type: FrameType
     stream: int
     body: bytes = field(repr=False)
+    peer: VerifiedPeer = field(repr=False)  # under the credentials in force when it came: they may have changed since
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,6 @@ TRANSITIONS: Final = MappingProxyType(
 
 HANDSHAKE: Final = frozenset({State.AWAIT_HELLO, State.AWAIT_MESSAGE_2, State.AWAIT_MESSAGE_3})
 ADMISSION: Final = frozenset({State.AWAIT_CHALLENGE, State.ADMITTING, State.ADMITTED_PEER, State.ADMITTED_US})
-TAKES_APPLICATION: Final = frozenset({State.ADMITTED_PEER, State.OPEN})  # our own VERDICT ok is out
 
 
 def after(state: State, step: Step) -> State:

@@ -213,7 +213,10 @@ class Node:
     def peer_up(self, link: Link) -> None:
         """There is a link to this peer now."""
         name, node = _who(link)
-        self.emit(PeerUp(name=name, node=node, level=_level(link), address=link.address))
+        lease = link.session.lease
+        evidence = "" if lease is None else lease.appraisal.kind.name.lower()
+        kid = link.peer.kid.hex()
+        self.emit(PeerUp(name=name, node=node, level=_level(link), address=link.address, kid=kid, evidence=evidence))
         for replicator in self.replicators.values():
             replicator.peer_opened(link.peer.node_id)
         self._notify_peers()

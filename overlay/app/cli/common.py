@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import update_wrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import click
 import trio
@@ -53,7 +53,7 @@ def standard_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--state", metavar="DIR", help="State folder of the node.")
     @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     @click.pass_context
-    def wrapper(context: click.Context, state: str | None, as_json: bool, **arguments: Any) -> Any:  # noqa: FBT001
+    def wrapper(context: click.Context, /, state: str | None, as_json: bool, **arguments: Any) -> Any:  # noqa: FBT001
         invocation = Invocation(state or context.find_root().params.get("state"), as_json)
         return context.invoke(function, invocation, **arguments)
 
@@ -62,12 +62,17 @@ def standard_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def setting_option(setting: Setting) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The option that stands for a setting; what was not given stays None or empty."""
-    help_text = setting.help[0].upper() + setting.help[1:] + "."
+    text = setting.help[0].upper() + setting.help[1:] + "."
     if setting.is_switch:
-        return click.option(f"{setting.option}/{setting.negation}", setting.key, default=None, help=help_text)
-    value = click.FLOAT if setting.key in {"rekey_after", "attest_every"} else click.STRING
+        return click.option(f"{setting.option}/{setting.negation}", setting.key, default=None, help=text)
+
+    def read(context: click.Context, parameter: click.Parameter, value: Any) -> object:
+        if setting.many:
+            return [part for one in value for part in cast("list[str]", setting.from_text(one))] or None
+        return None if value is None else setting.from_text(value)
+
     return click.option(
-        setting.option, setting.key, type=value, multiple=setting.many, metavar=setting.placeholder, help=help_text
+        setting.option, setting.key, multiple=setting.many, metavar=setting.metavar, callback=read, help=text
     )
 
 

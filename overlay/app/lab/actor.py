@@ -17,16 +17,18 @@ import trio
 
 from overlay.app.compose import Assembly, open_node
 from overlay.app.config import load_config
+from overlay.app.identity import Endorser, load_membership
 from overlay.app.lab.processes import cancel_on_signal
 from overlay.core.endorsement import make_endorsement
 from overlay.core.evidence import Binding, Evidence, Prover
 from overlay.core.identity import LocalIdentity
 from overlay.core.rekey import Action, Send
 from overlay.core.session import Session
-from overlay.core.trust import Credentials, TrustSet
+from overlay.core.trust import Credentials
 from overlay.errors import OverlayError
 from overlay.events import NodeEvent
 from overlay.registry import EvidenceKind, FrameType
+from overlay.store.state import StateFolder
 
 Defect = Callable[[Assembly, str], Assembly]
 
@@ -38,12 +40,9 @@ def wrong_gate_key(assembly: Assembly, _: str) -> Assembly:
 
 def other_mesh(assembly: Assembly, folder: str) -> Assembly:
     """`other-mesh`: everything is right but the authority: its credentials are those of a mesh in `folder`."""
-    stranger = Assembly.of_folder(Path(folder))
-    own = assembly.parts.trust()
-    return replace(
-        assembly,
-        parts=replace(assembly.parts, identity=stranger.parts.identity, trust=lambda: _Gullible(own.root, own.policy)),
-    )
+    with StateFolder.open(Path(folder), exclusive=True) as opened:
+        identity = Endorser(opened, load_membership(opened), None).begin(assembly.parts.calendar())
+    return replace(assembly, parts=replace(assembly.parts, identity=identity))
 
 
 def expired_endorsement(assembly: Assembly, seconds: str) -> Assembly:
@@ -57,13 +56,10 @@ def expired_endorsement(assembly: Assembly, seconds: str) -> Assembly:
     )
     credentials = Credentials(endorsement, identity.credentials.leaf, identity.credentials.chain)
     verified = assembly.parts.trust().verify(credentials, end - timedelta(minutes=1))
-    return replace(
-        assembly,
-        parts=replace(
-            assembly.parts,
-            identity=LocalIdentity(credentials=credentials, verified=verified, static=identity.static, message=identity.message),
-        ),
+    expiring = LocalIdentity(
+        credentials=credentials, verified=verified, static=identity.static, message=identity.message
     )
+    return replace(assembly, parts=replace(assembly.parts, identity=expiring))
 
 
 def replayed_quote(assembly: Assembly, _: str) -> Assembly:
@@ -84,10 +80,6 @@ DEFECTS: dict[str, Defect] = {
     "replayed-quote": replayed_quote,
     "replayed-rekey": replayed_rekey,
 }
-
-
-class _Gullible(TrustSet):
-    """Verifies itself under nobody's rules: an actor whose own certificate is foreign still wants to talk."""
 
 
 @dataclass

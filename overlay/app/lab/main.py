@@ -23,6 +23,7 @@ from overlay.app.lab.table import picture
 from overlay.app.version import VERSION
 from overlay.errors import OverlayError
 
+INTERRUPTED = 130
 ONCE_WITHIN = 110.0  # seconds; `--once` promises 120 with start and end
 PROVEN_BELOW = 20.0  # with longer periods `--once` does not wait for second epochs and rounds
 
@@ -32,12 +33,9 @@ def run_lab(options: LabOptions) -> int:
     scenes = select(options.scenes)
     choice = choose(options)
     with _folder(options) as folder:
-        try:
-            report = trio.run(_run, folder, choice, options, scenes)
-        except* KeyboardInterrupt:
-            return 130
+        report = trio.run(_run, folder, choice, options, scenes)
     if report is None:
-        return 130
+        return INTERRUPTED
     if options.json:
         sys.stdout.write(json.dumps(report.fields(), indent=2) + "\n")
     else:

@@ -16,7 +16,7 @@ import trio
 from overlay.errors import LocalProtocolError, OverlayError
 
 LINE_MAX: Final = 1024 * 1024  # bytes of one line of output: our guess, far above any event
-GRACE: Final = 1.2  # seconds between SIGTERM and SIGKILL: everything is to be gone within two
+GRACE: Final = 1.0  # seconds between SIGTERM and SIGKILL: everything is to be gone within two
 CHILD: Final = str(Path(__file__).with_name("child.py"))
 
 

@@ -23,7 +23,7 @@ SNIFFER: Final = str(Path(__file__).with_name("sniffer.py"))
 PLAIN: Final = str(Path(__file__).with_name("plain.py"))
 PLAIN_TIMEOUT: Final = 10.0  # seconds
 TPM_STOP: Final = 0.3  # seconds of grace; a TPM that is killed loses nothing
-CHILD_STOP: Final = 1.2
+CHILD_STOP: Final = 1.0  # with the TPMs' time, everything is gone within two
 
 
 class Host:
@@ -165,8 +165,8 @@ class World:
         try:
             with trio.move_on_after(PLAIN_TIMEOUT):
                 await anext(listener.lines, "")  # it listens
-                sender.spawn([*program, "send", *to, data.hex()], name="plain-out", read_output=False)
-                if await anext(listener.lines, "") == data.hex():
+                opener = sender.spawn([*program, "send", *to, data.hex()], name="plain-out", read_output=False)
+                if await opener.wait() == 0 and await anext(listener.lines, "") == data.hex():
                     return
         finally:
             await listener.stop()

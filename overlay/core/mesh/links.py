@@ -43,11 +43,11 @@ def choose(old: LinkFacts, new: LinkFacts) -> Choice:
     """The same at both ends for links of one start; the lower opener wins."""
     if new.start_id != old.start_id:
         return Choice.REPLACE if new.started >= old.started else Choice.REFUSE
-    if new.role is Role.OTHER and not new.peer_has_link and old.opener == new.opener:
-        return Choice.PROBE
-    if new.opener == old.opener:
-        return Choice.KEEP_NEW  # the dialler knew what it did
-    return Choice.KEEP_NEW if new.opener < old.opener else Choice.KEEP_OLD
+    if new.opener < old.opener:
+        return Choice.KEEP_NEW
+    if new.role is Role.OTHER and not new.peer_has_link:
+        return Choice.PROBE  # whoever dialled again may have lost the old one, of which we have not heard
+    return Choice.KEEP_NEW if new.opener == old.opener else Choice.KEEP_OLD  # who dials twice knows what it does
 
 
 def dial_delay(own_id: NodeId, peer_id: NodeId | None) -> float:

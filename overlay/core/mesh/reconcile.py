@@ -45,8 +45,8 @@ class Head:
 class ChainCheck(Protocol):
     """Judges items of a chain. No state moves before they are stored."""
 
-    def check(self, log_id: bytes, node_id: NodeId, start: int, items: Sequence[bytes]) -> bool:
-        """Whether they may be stored now; false for items that are good but ahead of our clock.
+    def check(self, log_id: bytes, node_id: NodeId, start: int, items: Sequence[bytes]) -> int:
+        """How many of them, from the first, may be stored now; the others are good and have to wait for their time.
 
         Raises:
             Refused: one of them does not hold after what is stored.
@@ -272,12 +272,13 @@ class Reconcile:
         node_id = own.node_id if own is not None else head.node_id
         if start != (own.size if own is not None else 0) or node_id == self._own_id or not self._wanted(log_id, node_id):
             return []
-        if not asked(lambda: self._check.check(log_id, node_id, start, items)):
+        count = asked(lambda: self._check.check(log_id, node_id, start, items))
+        if count == 0:
             self._failed[log_id, sender] = now + ANSWER_WITHIN * 4
             self._wants.pop(log_id, None)
             return []
-        self._wants[log_id] = _Want(sender, start, len(items), now + ANSWER_WITHIN, storing=True)
-        return [ItemsVerified(log_id, node_id, start, tuple(items))]
+        self._wants[log_id] = _Want(sender, start, count, now + ANSWER_WITHIN, storing=True)
+        return [ItemsVerified(log_id, node_id, start, tuple(items[:count]))]
 
     def _open(self, body: bytes, *kinds: Any) -> list[Any]:
         kind, *values = open_map(body, UInt(255), *kinds, limit=limits.ITEMS_MAX + limits.ENTRY_MAX)

@@ -7,19 +7,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from overlay.core import limits
 from overlay.core.identity import LocalIdentity
 from overlay.core.keys import NodeId
+from overlay.core.mesh.chains import hlc_time, is_ahead, item_hash
 from overlay.core.wire import Bytes, Text, UInt, make_map, open_map, parse_sign1, sha256, sign1
 from overlay.errors import Refused, UsageError
 from overlay.registry import GENESIS, Label, Reason
 
 TOPIC_MAX: Final = 128  # bytes of a topic's name: our guess
 BODY_MAX: Final = limits.ENTRY_MAX - 1024  # what one item may hold beside its envelope
-HLC_SHIFT: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,16 +53,6 @@ class Publication:
     def at(self) -> datetime:
         """The author's time."""
         return hlc_time(self.hlc)
-
-
-def hlc_time(hlc: int) -> datetime:
-    """Unix milliseconds << 16 | counter."""
-    return datetime.fromtimestamp((hlc >> HLC_SHIFT) / 1000, UTC)
-
-
-def next_hlc(previous: int, at: datetime) -> int:
-    """The next value: above the previous one, and not before `at`."""
-    return max(previous + 1, int(at.timestamp() * 1000) << HLC_SHIFT)
 
 
 def topic_log_id(mesh_id: bytes, node_id: NodeId, audit_log_id: bytes, topic: str, *, transient: bool = False) -> bytes:
@@ -110,13 +100,8 @@ def verify_publication(raw: bytes, *, mesh_id: bytes, author_of: AuthorOf) -> Pu
     if not author.not_before <= at <= author.not_after:
         raise Refused(Reason.NOT_IN_FORCE, "published outside the life of its endorsement")
     return Publication(
-        author=author, topic=topic, log_id=log_id, seq=seq, prev=prev, hlc=hlc, body=body, hash=publication_hash(raw)
+        author=author, topic=topic, log_id=log_id, seq=seq, prev=prev, hlc=hlc, body=body, hash=item_hash(raw)
     )
-
-
-def publication_hash(raw: bytes) -> bytes:
-    """The leaf hash of RFC 9162, as for audit entries."""
-    return sha256(b"\0", raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +131,11 @@ class TopicCheck:
         self._at = at
         self.states: dict[bytes, TopicState] = dict(states or {})
 
-    def check(self, log_id: bytes, node_id: NodeId, start: int, items: Sequence[bytes]) -> bool:
+    def check(self, log_id: bytes, node_id: NodeId, start: int, items: Sequence[bytes]) -> int:
         """See `ChainCheck`."""
-        state, _ = self.extend(log_id, node_id, start, items)
-        return (hlc_time(state.hlc) - self._at()).total_seconds() <= limits.CLOCK_TOLERANCE
+        _, found = self.extend(log_id, node_id, start, items)
+        at = self._at()
+        return next((index for index, one in enumerate(found) if is_ahead(one.hlc, at)), len(found))
 
     def extend(
         self, log_id: bytes, node_id: NodeId, start: int, items: Sequence[bytes]

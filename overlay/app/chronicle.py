@@ -1,0 +1,108 @@
+"""What a node writes into its audit log by itself: its life, whom it let in, whom it turned away, whom it stopped trusting.
+
+Events come at once and are written by a task, so that no link waits for the disk. What strangers do is counted, and summed
+once a minute; a member's refusals are written once per reason and minute.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+import trio
+
+from audit import bodies
+from audit.log import AuditLog
+from overlay.app.version import VERSION
+from overlay.core.keys import NodeId
+from overlay.errors import OverlayError
+from overlay.events import ChainRejected, LinkRefused, NodeEvent, NodeStarted, NodeStopping, PeerUp, TrustLost
+from overlay.registry import EntryType, EvidenceKind, Reason
+
+MINUTE: Final = 60.0
+WAITING_MAX: Final = 4096  # events that may wait for the disk; then the oldest are lost: our guess
+
+Draft = tuple[EntryType, bodies.Body]
+
+
+class Chronicle:
+    """Turns events of a node into entries of its log."""
+
+    def __init__(self, log: AuditLog, at: Callable[[], datetime]) -> None:
+        self._log = log
+        self._at = at
+        self._strangers: Counter[Reason] = Counter()
+        self._told: set[tuple[str, Reason, int]] = set()
+        self._drafts_in, self._drafts = trio.open_memory_channel[Draft](WAITING_MAX)
+
+    def observe(self, event: NodeEvent) -> None:
+        """Take an event; what it means for the log is written soon."""
+        draft = self._draft(event)
+        if draft is not None:
+            try:
+                self._drafts_in.send_nowait(draft)
+            except trio.WouldBlock:
+                return  # a disk that does not keep up shows in the log's own warning
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._count_strangers)
+            async for entry_type, body in self._drafts:
+                await self._write(entry_type, body)
+
+    async def farewell(self) -> None:
+        """Write what still waits."""
+        while True:
+            try:
+                draft = self._drafts.receive_nowait()
+            except (trio.WouldBlock, trio.EndOfChannel):
+                return
+            await self._write(*draft)
+
+    async def _write(self, entry_type: EntryType, body: bodies.Body) -> None:
+        try:
+            await self._log.append(entry_type, body)
+        except OverlayError:
+            return  # the log keeps its warning, which every status shows
+
+    async def _count_strangers(self) -> None:
+        while True:
+            await trio.sleep(MINUTE)
+            counts, self._strangers = self._strangers, Counter()
+            self._told = {one for one in self._told if one[2] >= self._minute() - 1}
+            for reason, count in sorted(counts.items()):
+                body = bodies.refusal(None, reason, minute=self._minute(), count=count)
+                await self._write(EntryType.REFUSAL, body)
+
+    def _draft(self, event: NodeEvent) -> Draft | None:
+        match event:
+            case NodeStarted():
+                return EntryType.LIFECYCLE, bodies.lifecycle("started", version=VERSION)
+            case NodeStopping():
+                return EntryType.LIFECYCLE, bodies.lifecycle("stopped")
+            case PeerUp():
+                kind = EvidenceKind[event.evidence.upper()]
+                body = bodies.admission(NodeId.parse(event.node), bytes.fromhex(event.kid), level=event.level, evidence=kind)
+                return EntryType.ADMISSION, body
+            case TrustLost():
+                return EntryType.DRIFT, bodies.drift(NodeId.parse(event.node), event.reason, detail=event.detail[:512])
+            case LinkRefused() if not event.by_peer:
+                return self._refusal(event.node, event.reason)
+            case ChainRejected():
+                return self._refusal(event.node, event.reason)
+        return None
+
+    def _refusal(self, node: str, reason: Reason) -> Draft | None:
+        if not node:
+            self._strangers[reason] += 1
+            return None
+        told = (node, reason, self._minute())
+        if told in self._told:
+            return None
+        self._told.add(told)
+        return EntryType.REFUSAL, bodies.refusal(NodeId.parse(node), reason, minute=told[2])
+
+    def _minute(self) -> int:
+        return math.floor(self._at().timestamp() / MINUTE)

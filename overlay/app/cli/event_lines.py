@@ -1,0 +1,61 @@
+"""An event of a node as one line for people."""
+
+from overlay.events import (
+    ChainRejected,
+    EvidenceFailed,
+    FinderFailed,
+    IdentityCloned,
+    LinkRefused,
+    LinkRekeyed,
+    NodeEvent,
+    NodeStarted,
+    NodeStopping,
+    PeerAttested,
+    PeerDown,
+    PeerUp,
+    TrustLost,
+)
+from overlay.registry import Reason
+
+
+def describe(event: NodeEvent) -> str:
+    """Without line ends; names and details are as the peer gave them."""
+    match event:
+        case NodeStarted():
+            return f"{event.name} is up, level {event.level}, listening on port {event.port}"
+        case PeerUp():
+            return f"{event.name} is linked, level {event.level}, at {event.address}"
+        case PeerDown():
+            return f"{event.name} is gone: {_why(event.reason, event.detail, by_peer=event.by_peer)}"
+        case LinkRefused():
+            who = event.name or "a stranger"
+            return f"{who} at {event.address} was not linked: {_why(event.reason, event.detail, by_peer=event.by_peer)}"
+        case TrustLost():
+            return f"{event.name} is not trusted any more: {_why(event.reason, event.detail)}"
+        case LinkRekeyed():
+            return f"{event.name} and we have fresh keys, epoch {event.epoch}"
+        case PeerAttested():
+            return f"{event.name} proved its software again, level {event.level}, round {event.round}"
+        case _:
+            return _describe_rest(event)
+
+
+def _describe_rest(event: NodeEvent) -> str:
+    match event:
+        case NodeStopping():
+            return f"{event.name} is about to end"
+        case EvidenceFailed() | FinderFailed():
+            what = "no evidence" if isinstance(event, EvidenceFailed) else "cannot look for peers"
+            return f"{what}: {event.detail}" + (f" ({event.hint})" if event.hint else "")
+        case ChainRejected():
+            return f"{event.name} sent a log that does not hold: {_why(event.reason, event.detail)}"
+        case IdentityCloned():
+            return f"two processes run as {event.name}: stop one, or its identity was stolen"
+        case _:
+            fields = event.fields()
+            return " ".join([str(fields.pop("event")), *(f"{key}={value}" for key, value in fields.items())])
+
+
+def _why(reason: Reason, detail: str, *, by_peer: bool = False) -> str:
+    text = reason.name.lower().replace("_", " ")
+    return f"{text}: {detail}" * bool(detail) + text * (not detail) + " (says the other side)" * by_peer

@@ -1,0 +1,113 @@
+"""The audit log of a node that runs in this process, as users see it: `AuditApi` over the log and the replicator."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import trio
+
+from audit.bodies import describe
+from audit.entry import Entry
+from audit.log import AuditLog
+from overlay.app.api import EntryReceipt, EntryView
+from overlay.core.keys import NodeId
+from overlay.errors import UsageError
+from overlay.net.node import Node
+from overlay.net.statistics import ChainStatistics
+from overlay.registry import ChainKind, EntryType
+
+FOLLOW_WAITING: Final = 4096  # entries a follower may lag behind: our guess
+
+
+class LocalAudit:
+    """Keeps `AuditApi`; see there for what each method promises."""
+
+    def __init__(self, log: AuditLog, engine: Node) -> None:
+        self._log = log
+        self._engine = engine
+        self._followers: set[Callable[[tuple[Entry, ...]], None]] = set()
+        log.listen(self._tell)
+
+    async def append(self, kind: str, value: Any = None) -> EntryReceipt:
+        """See `AuditApi`."""
+        entry = await self._log.append_application(kind, value)
+        return EntryReceipt(node_id=entry.node_id, log_id=entry.log_id, seq=entry.seq, hash=entry.hash)
+
+    async def wait_replicated(self, entry: EntryReceipt) -> int:
+        """See `AuditApi`."""
+        replicator = self._engine.replicators[ChainKind.AUDIT]
+        while True:
+            linked = [peer.node_id for peer in self._engine.peers if peer.node_id != entry.node_id]
+            if linked and all(replicator.peer_sizes.get((peer, entry.log_id), 0) > entry.seq for peer in linked):
+                return len(linked)
+            await self._change(replicator.wait_change, self._engine.wait_peers_change)
+
+    async def read(self, *, node: str | None = None, last: int | None = None) -> list[EntryView]:
+        """See `AuditApi`. Raises UsageError for a node of which there is no entry."""
+        found = await self._log.newest(node_id=None if node is None else self._node_id(node), last=last)
+        return [self._view(entry) for entry in found]
+
+    @asynccontextmanager
+    async def follow(self) -> AsyncIterator[AsyncIterator[EntryView]]:
+        """See `AuditApi`."""
+        into, out = trio.open_memory_channel[EntryView](FOLLOW_WAITING)
+
+        def take(entries: tuple[Entry, ...]) -> None:
+            for entry in entries:
+                try:
+                    into.send_nowait(self._view(entry))
+                except trio.WouldBlock:
+                    return  # a follower that sleeps misses entries; `read` has them
+
+        self._followers.add(take)
+        try:
+            async with out:
+                yield out.__aiter__()
+        finally:
+            self._followers.discard(take)
+
+    def statistics(self) -> tuple[ChainStatistics, ...]:
+        """Every log that this node holds, by node and log."""
+        states = sorted(self._log.replica.states.values(), key=lambda state: (state.node_id, state.k, state.log_id))
+        return tuple(
+            ChainStatistics(node=str(state.node_id), log=state.log_id.hex(), size=state.size, root=state.root.hex())
+            for state in states
+        )
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What someone should know."""
+        damaged = [f"a stored log of {NodeId(log.row.node_id).short} is damaged: {log.detail}" for log in self._log.damaged]
+        return (*damaged, *([f"the audit log cannot be written: {self._log.warning}"] if self._log.warning else []))
+
+    def _tell(self, entries: tuple[Entry, ...]) -> None:
+        for follower in tuple(self._followers):
+            follower(entries)
+
+    def _names(self) -> dict[NodeId, str]:
+        return {author.node_id: author.name for author in self._log.replica.endorsements().values()}
+
+    def _node_id(self, name: str) -> NodeId:
+        for node_id, known in self._names().items():
+            if name in (known, str(node_id)):
+                return node_id
+        raise UsageError(f"there is no entry of {name!r}", hint="name a node as `overlay status` shows it")
+
+    def _view(self, entry: Entry) -> EntryView:
+        name = self._names().get(entry.node_id, entry.node_id.short)
+        return EntryView(
+            node_id=entry.node_id, node_name=name, log_id=entry.log_id, seq=entry.seq, hash=entry.hash, at=entry.at,
+            type=EntryType(entry.type).name.lower(), body=describe(entry.type, entry.body),
+        )
+
+    @staticmethod
+    async def _change(*waits: Callable[[], Any]) -> None:
+        """Until one of them returns."""
+        async with trio.open_nursery() as nursery:
+
+            async def wait(one: Callable[[], Any]) -> None:
+                await one()
+                nursery.cancel_scope.cancel()
+
+            for one in waits:
+                nursery.start_soon(wait, one)

@@ -1,0 +1,64 @@
+"""A throw-away mesh in one process, for users' own tests: real keys, real links on loopback, no mDNS and no TPM."""
+
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from overlay.app.compose import open_node
+from overlay.app.config import Config
+from overlay.app.enrol import admit, found_mesh, install, make_request
+from overlay.app.local import LocalNode
+from overlay.core.policy import Policy
+from overlay.net.peer import Handler
+from overlay.store.state import StateFolder
+
+LINKED_WITHIN = 20.0  # seconds: our guess, for a loaded machine
+
+
+@asynccontextmanager
+async def mesh(
+    *names: str, services: Mapping[str, Mapping[str, Handler]] | None = None, name: str = "test"
+) -> AsyncIterator[tuple[LocalNode, ...]]:
+    """Nodes of these names, each linked to all others; everything is gone after the block.
+
+    Args:
+        names: at least one; the first founds the mesh.
+        services: what a node serves, by its name: `{"alice": {"shout": shout}}`.
+        name: of the mesh.
+
+    Raises:
+        ValueError: there is no name, or one is given twice, or `services` names somebody else.
+        trio.TooSlowError: the nodes did not link in twenty seconds.
+    """
+    given = dict(services or {})
+    if not names or len(set(names)) != len(names) or set(given) - set(names):
+        raise ValueError("give each node one name, and services to those nodes only")
+    with tempfile.TemporaryDirectory(prefix="overlay-test-") as path:
+        folders = await trio.to_thread.run_sync(_enrol, Path(path), names, name)
+        async with AsyncExitStack() as stack:
+            nodes: list[LocalNode] = []
+            for node_name, folder in zip(names, folders, strict=True):
+                config = Config(
+                    listen=("127.0.0.1", 0), mdns=False, evidence="software",
+                    seeds=tuple(f"127.0.0.1:{node.port}" for node in nodes),
+                )
+                opened = open_node(folder, config=config, services=given.get(node_name, {}))
+                nodes.append(await stack.enter_async_context(opened))
+            with trio.fail_after(LINKED_WITHIN):
+                for node in nodes:
+                    await node.wait_members(len(names))
+            yield tuple(nodes)
+
+
+def _enrol(path: Path, names: tuple[str, ...], mesh_name: str) -> list[Path]:
+    """A state folder for each, all of one mesh."""
+    folders = [path / node_name for node_name in names]
+    with StateFolder.create(folders[0]) as founder:
+        found_mesh(founder, names[0], mesh_name, Policy.default(), None)
+    for node_name, folder in zip(names[1:], folders[1:], strict=True):
+        with StateFolder.create(folder) as member:
+            install(member, admit(folders[0], make_request(member, None), node_name, ()), None)
+    return folders
