@@ -1,137 +1,194 @@
-"""`audit verify`: what holds in a store, from the mesh's root alone; where it does not, which entry, and what hangs on it.
+"""Does a store hold? Every entry from the mesh's root up, with no node, network or TPM, and nothing recorded is believed.
 
-It needs no node, network or TPM, and changes nothing. It sees every edit of what is stored and every gap. That entries
-were cut off at the end and the record of it changed with them, only others can tell, who remember the log's head.
+What is recorded beside an entry's bytes (number, hash, time, type; of a log its size, root and end) is worked out anew and
+compared. What this cannot see: the end of a log cut off together with its records, or a log that is gone as a whole.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from audit.chain import ChainState, extend
-from audit.entry import Entry, parse_entry
+from audit.entry import LOG_ID_SIZE
 from audit.store import AuditStore, EntryRow, LogRow
 from overlay.core.certificates import Root
-from overlay.core.keys import NodeId, base32
+from overlay.core.keys import NodeId
 from overlay.core.mesh.chains import item_hash
-from overlay.errors import Refused, StateDamaged
-
-PROBLEMS_MAX = 8  # of one log: the first one says it, the others help to see what was done
+from overlay.errors import CheckFailed, Refused, StateDamaged
+from overlay.registry import Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """Something that does not hold in one log. `seq` is None when it is about the log as a whole."""
+class Fault:
+    """The first thing in a log that does not hold."""
 
-    seq: int | None
-    expected: str
-    found: str
-
-    def __str__(self) -> str:
-        where = "the log" if self.seq is None else f"entry {self.seq}"
-        return f"{where}: expected {self.expected}, found {self.found}"
+    seq: int | None  # the entry; None where only the record of the log is wrong
+    reason: Reason
+    detail: str  # what was found, and what was expected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogReport:
-    """What holds of one log. Entries below `good` hold and are in their order; `size` are there or recorded."""
+    """One log of a store."""
 
-    node: str  # base32
-    name: str  # from its newest certificate that verified; empty if none did
-    log_id: str  # hex
-    k: int
-    size: int
-    good: int
-    root: str  # hex; of the tree of the good ones
-    problems: tuple[Problem, ...] = ()
+    node_id: bytes
+    name: str  # of the node, as far as a verified certificate says it
+    log_id: bytes
+    size: int  # entries that hold
+    recorded: int  # entries that there should be
+    root: bytes  # over those that hold
+    fault: Fault | None = None
 
     @property
-    def ok(self) -> bool:
-        """Whether all of it holds."""
-        return not self.problems
+    def holds(self) -> bool:
+        """Whether all of it does."""
+        return self.fault is None
+
+    @property
+    def affected(self) -> int:
+        """How many entries cannot be relied on: the bad one and all that build on it."""
+        return max(self.recorded - self.size, 0)
 
     @property
     def line(self) -> str:
-        """All in one line."""
-        who = f"{self.name or '?'} ({self.node[:8]}) log {self.log_id}"
-        if self.ok:
-            return f"{who}: {self.size} entries hold, root {self.root[:16]}"
-        first = self.problems[0]
-        if first.seq is None:
-            return f"{who}: {first}; its {self.good} entries hold"
-        later = max(self.size - first.seq - 1, 0)
-        affected = f"{later} later entries do not follow from what is good" if later else "no entry comes after it"
-        return f"{who}: {first}; entries before {first.seq} hold, {affected}"
+        """For people."""
+        log = f"{self.name} log {self.log_id.hex()[:8]}"
+        if self.fault is None:
+            return f"{log}: {self.size} entries hold, root {self.root.hex()[:16]}"
+        where = "its record" if self.fault.seq is None else f"entry {self.fault.seq}"
+        others = f"; with it {self.affected - 1} later entries prove nothing" if self.affected > 1 else ""
+        return f"{log}: {where} does not hold: {self.fault.detail}{others}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What holds in a store. `damage` is what the database itself finds wrong with its file."""
+    """What came of a store."""
 
     logs: tuple[LogReport, ...]
-    damage: str = ""
+    faults: tuple[str, ...] = ()  # of the file as a whole
 
     @property
-    def ok(self) -> bool:
-        """Whether everything holds."""
-        return not self.damage and all(log.ok for log in self.logs)
+    def holds(self) -> bool:
+        """Whether every log does, and the file."""
+        return not self.faults and all(log.holds for log in self.logs)
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """One line per log, and one for the file if it is damaged."""
-        return (*(log.line for log in self.logs), *([f"the file: {self.damage}"] if self.damage else []))
+        """One for each log, one for each fault of the file."""
+        return (*(log.line for log in self.logs), *self.faults)
+
+    def demand(self) -> None:
+        """Raises CheckFailed unless all holds."""
+        if not self.holds:
+            bad = [log.line for log in self.logs if not log.holds]
+            raise CheckFailed((*bad, *self.faults)[0], hint="compare with the copies of other nodes; leave this file as it is")
 
 
 def verify_store(path: Path, root: Root) -> Report:
-    """Check every entry of every log in a store against the mesh's root.
+    """Verify every log in a store, also while a node writes to it.
 
     Raises:
-        StateDamaged: there is no store, it is not ours, or nothing of it can be read.
+        StateDamaged: the file cannot be read at all.
     """
     store = AuditStore.open_readonly(path)
     try:
         with store.snapshot():
-            damage = store.integrity()
-            lost = store.without_log()
-            if lost and not damage:
-                damage = f"{lost} entries belong to no log that is recorded"
-            reports = tuple(_verify_log(store, row, root) for row in store.logs())
+            return Report(logs=tuple(verify_log(store, row, root) for row in store.logs()), faults=_file_faults(store))
     finally:
         store.close()
-    return Report(logs=reports, damage=damage)
 
 
-def _verify_log(store: AuditStore, row: LogRow, root: Root) -> LogReport:
-    check = _LogCheck(row, root)
+def _file_faults(store: AuditStore) -> tuple[str, ...]:
+    """What is wrong beside the logs."""
+    faults = [damage] if (damage := store.integrity()) else []
+    if stray := store.without_log():
+        faults.append(f"{stray} entries belong to no log: the record of their log was removed")
+    return tuple(faults)
+
+
+def verify_log(store: AuditStore, row: LogRow, root: Root) -> LogReport:
+    """Verify one log, up to the first entry that does not hold."""
+    state: ChainState | None = None
     try:
+        state = _begin(row)
         for entry in store.rows(row.number):
-            check.take(entry)
+            state = _follow(state, entry, root)
+        _check_end(state, row)
+        return _report(row, state, None)
+    except Refused as error:
+        return _report(row, state, Fault(seq=_size(state), reason=error.reason, detail=error.detail))
+    except _BadRecord as error:
+        return _report(row, state, Fault(seq=None, reason=Reason.CHAIN_BROKEN, detail=str(error)))
     except StateDamaged as error:
-        check.problem(check.next, "an entry that can be read", str(error))
-    check.finish()
-    return check.report()
+        return _report(row, state, Fault(seq=_size(state), reason=Reason.MALFORMED, detail=str(error)))
 
 
-class _LogCheck:
-    """Goes through the rows of one log. After the first problem it goes on as if the rest had been given to it."""
+class _BadRecord(Exception):
+    """The row of a log says something else than its entries."""
 
-    def __init__(self, row: LogRow, root: Root) -> None:
-        self.next = 0
-        self._row = row
-        self._root = root
-        self._problems: list[Problem] = []
-        self._good: ChainState | None = None  # the last state before the first problem
-        self._state = _start(row)
 
-    def take(self, row: EntryRow) -> None:
-        """The next row."""
-        if row.seq != self.next:
-            missing = f"{row.seq - self.next} missing entries, then entry {row.seq}"
-            self.problem(self.next, f"entry {self.next}", missing)
-            self._skip_to(row)
-        wrong = list(self._wrong(row))
-        for expected, found in wrong:
-            self.problem(row.seq, expected, found)
-        if any(self._problems) and wrong:
-            self._skip_after(row)
-        self.next = row.seq + 1
+def _begin(row: LogRow) -> ChainState:
+    """The state before entry 0."""
+    if not isinstance(row.node_id, bytes) or not isinstance(row.log_id, bytes):
+        raise _BadRecord("node and log ids are bytes")
+    if len(row.node_id) != len(NodeId(bytes(32))) or len(row.log_id) != LOG_ID_SIZE:
+        raise _BadRecord("ids of another length")
+    return ChainState(node_id=NodeId(row.node_id), log_id=row.log_id)
+
+
+def _follow(state: ChainState, row: EntryRow, root: Root) -> ChainState:
+    """The state after one stored entry; raises Refused."""
+    if row.seq != state.size:
+        raise Refused(Reason.CHAIN_BROKEN, f"entry {state.size} is missing, entry {row.seq} follows")
+    if not isinstance(row.raw, bytes):
+        raise Refused(Reason.MALFORMED, "no bytes where an entry was expected")
+    found = item_hash(row.raw)
+    try:
+        extension = extend(state, [row.raw], root, at=None)
+    except Refused as error:
+        changed = isinstance(row.hash, bytes) and row.hash != found
+        expected = f"; its hash is {found.hex()}, expected {row.hash.hex()}" if changed else ""
+        raise Refused(error.reason, f"{error}{expected}") from None
+    (entry,) = extension.entries
+    recorded = {"hash": (row.hash, entry.hash), "time": (row.hlc, entry.hlc), "type": (row.type, entry.type)}
+    for what, (there, right) in recorded.items():
+        if there != right:
+            raise Refused(Reason.CHAIN_BROKEN, f"the recorded {what} is {_show(there)}, expected {_show(right)}")
+    return extension.state
+
+
+def _check_end(state: ChainState, row: LogRow) -> None:
+    """What is recorded of the log fits its entries."""
+    if isinstance(row.size, int) and state.size < row.size:
+        raise Refused(Reason.CHAIN_BROKEN, f"entry {state.size} is missing: {row.size} entries are recorded")
+    key_seq = 0 if state.key is None else state.key.seq
+    recorded = {
+        "size": (row.size, state.size), "root": (row.root, state.root), "edge": (row.edge, b"".join(state.tree.edge)),
+        "last hash": (row.last, state.last), "time": (row.hlc, state.hlc), "number": (row.k, state.k),
+        "entry with the key": (row.key_seq, key_seq),
+    }  # fmt: skip
+    for what, (there, expected) in recorded.items():
+        if there != expected:
+            raise _BadRecord(f"the {what} is {_show(there)}, expected {_show(expected)}")
+
+
+def _bytes(recorded: object) -> bytes:
+    """A recorded id; anything but bytes is reported as none."""
+    return recorded if isinstance(recorded, bytes) else b""
+
+
+def _size(state: ChainState | None) -> int:
+    return 0 if state is None else state.size
+
+
+def _show(value: object) -> str:
+    return value.hex() if isinstance(value, bytes) else repr(value)
+
+
+def _report(row: LogRow, state: ChainState | None, fault: Fault | None) -> LogReport:
+    name = _bytes(row.node_id).hex()[:8] or "unknown"
+    if state is not None:
+        name = state.node_id.short if state.key is None else state.key.peer.name
+    return LogReport(
+        node_id=_bytes(row.node_id), name=name, log_id=_bytes(row.log_id), size=_size(state),
+        recorded=row.size if isinstance(row.size, int) else 0, root=state.root if state else b"", fault=fault,
+    )

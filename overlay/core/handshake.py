@@ -94,8 +94,7 @@ class Responder:
         noise = XX.responder(
             prologue(context.trust().mesh_id, hello[:HELLO_PREFIX]), context.identity.static, chance.x25519()
         )
-        if noise.read(message):
-            malformed("payload in XX message 1")
+        noise.read(message)
         kem_key = chance.kem.generate()
         answer = as_record(noise.write(_payload(context.identity.credentials, kem_key.public)))
         self._noise, self._kem_key = noise, kem_key

@@ -1,8 +1,9 @@
 """`overlay audit append`, `tail` and `verify`: the audit log; the last two work with no node running."""
 
 import json
+import re
 from collections.abc import AsyncIterator, Iterable
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 
@@ -18,6 +19,9 @@ from overlay.core.keys import base32
 from overlay.errors import CheckFailed, UsageError
 from overlay.store.membership import load_mesh
 from overlay.store.state import AUDIT_STORE, StateFolder, holder
+
+
+LONG_HEX: Final = re.compile("[0-9a-f]{65,}")
 
 
 @click.group()
@@ -119,8 +123,17 @@ def _show(invocation: Invocation, entries: Iterable[EntryView]) -> None:
         if invocation.json:
             say_json(wire.entry_fields(entry))
         else:
-            body = plain(wire.compact(entry.body))
+            body = plain(wire.compact(_shortened(entry.body)))
             say(f"{entry.at:%Y-%m-%d %H:%M:%S} {entry.node_name} {entry.seq} {entry.type} {body}")
+
+
+def _shortened(value: Any) -> Any:
+    """Certificates and signatures by their beginnings: nobody reads them in hex, and --json has them whole."""
+    if isinstance(value, dict):
+        return {key: _shortened(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_shortened(part) for part in value]
+    return f"{value[:16]}…" if isinstance(value, str) and LONG_HEX.fullmatch(value) else value
 
 
 @audit.command()

@@ -1,13 +1,14 @@
 """`overlay init`, `request`, `admit` and `install`: how machines become members, by file."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from overlay.app.cli.common import Invocation, chosen_tpm, setting_option, standard_options
 from overlay.app.cli.output import note, say, say_json
-from overlay.app.config import SETTING
+from overlay.app.config import SETTING, EvidenceSetting
 from overlay.app.enrol import admit_request, found_mesh, make_request
 from overlay.app.enrol import install as install_bundle
 from overlay.core.enrolment_files import FILE_MAX
@@ -55,8 +56,12 @@ def init(
 @standard_options
 def request(invocation: Invocation, output: Path | None, evidence: str | None, tcti: str | None) -> None:
     """Ask to become a member: prints a request for `overlay admit`."""
-    with chosen_tpm(invocation.config(evidence=evidence, tcti=tcti)) as tpm, _request_folder(invocation) as folder:
-        text = make_request(folder, tpm)
+    config = invocation.config(evidence=evidence, tcti=tcti)
+    with _request_folder(invocation) as folder:
+        if has_identity(folder):  # of the kind that it is
+            config = replace(config, evidence=_evidence_of(folder))
+        with chosen_tpm(config) as tpm:
+            text = make_request(folder, tpm)
     if output is not None:
         write_text(output, text, private=False)
     if invocation.json:
@@ -109,7 +114,8 @@ def install(invocation: Invocation, bundle_file: str, tcti: str | None) -> None:
     """Become a member with the BUNDLE that `overlay admit` made. A - stands for the input."""
     text = _read(bundle_file)
     with StateFolder.open(invocation.folder, exclusive=True) as folder:
-        with chosen_tpm(invocation.config(tcti=tcti, evidence=_evidence_of(folder))) as tpm:
+        config = replace(invocation.config(tcti=tcti), evidence=_evidence_of(folder))
+        with chosen_tpm(config) as tpm:
             node_id = install_bundle(folder, text, tpm)
         mesh = load_mesh(folder)
     mesh_name, mesh_id = ("", "") if mesh is None else (mesh.root.name, str(mesh.root.mesh_id))
@@ -120,8 +126,8 @@ def install(invocation: Invocation, bundle_file: str, tcti: str | None) -> None:
     _say_ids(node_id, mesh_id)
 
 
-def _evidence_of(folder: StateFolder) -> str:
-    """What kind of identity is there."""
+def _evidence_of(folder: StateFolder) -> EvidenceSetting:
+    """The kind of identity that is there."""
     return "tpm" if folder.file(IDENTITY_TPM).exists() else "software"
 
 

@@ -18,6 +18,7 @@ from overlay.app.lab.report import Snapshot, snapshot
 from overlay.app.lab.staging import Recipe, enrol, found
 from overlay.app.lab.world import Host, World
 from overlay.errors import CheckFailed
+from overlay.net.background import background
 
 MESHED_WITHIN = 45.0
 BARRIER_WITHIN = 30.0
@@ -97,15 +98,7 @@ class Lab:
 
     async def statuses(self) -> dict[str, dict[str, Any]]:
         """The status of every machine, by name."""
-        found: dict[str, dict[str, Any]] = {}
-
-        async def ask(machine: Machine) -> None:
-            found[machine.name] = await machine.status()
-
-        async with trio.open_nursery() as nursery:
-            for machine in self.machines:
-                nursery.start_soon(ask, machine)
-        return {machine.name: found[machine.name] for machine in self.machines}
+        return {machine.name: await machine.status() for machine in self.machines}
 
     async def snapshot(self) -> Snapshot:
         """The mesh now."""
@@ -236,11 +229,10 @@ async def open_lab(folder: Path, choice: Choice, options: LabOptions, say: Say) 
     """A lab with all its machines running; nothing of it is left after the block."""
     async with World.create(
         folder, nodes=options.nodes, network=choice.network, tpm=choice.evidence == "tpm"
-    ) as world, trio.open_nursery() as nursery:
-        lab = Lab(world, choice, options, nursery, say)
+    ) as world, background() as tasks:
+        lab = Lab(world, choice, options, tasks, say)
         await lab.begin()
         yield lab
-        nursery.cancel_scope.cancel()
 
 
 def warn(text: str) -> None:

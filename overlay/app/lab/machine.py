@@ -74,9 +74,10 @@ class Machine:
         raise CheckFailed(f"{self.name} did not see {what} within {within:g} s")
 
     async def wait_started(self) -> None:
-        """Until it listens."""
+        """Until it listens, and answers on its control socket."""
         started = await self.wait(lambda event: event["event"] == "node-started", within=30, what="its own start")
         self.port = int(started["port"])
+        await wait_until(self.status, within=10, what=f"{self.name} answers")
 
     @property
     def address(self) -> str:

@@ -22,6 +22,7 @@ from overlay.app.lab.scene import Scene
 from overlay.app.lab.table import picture
 from overlay.app.version import VERSION
 from overlay.errors import OverlayError
+from overlay.net.background import background
 
 INTERRUPTED = 130
 ONCE_WITHIN = 110.0  # seconds; `--once` promises 120 with start and end
@@ -61,11 +62,11 @@ async def _run(folder: Path, choice: Choice, options: LabOptions, scenes: tuple[
     """The whole show; None if a signal ended it."""
     began = trio.current_time()
     report: Report | None = None
-    async with trio.open_nursery() as nursery:
-        await nursery.start(cancel_on_signal, nursery.cancel_scope)
-        async with open_lab(folder, choice, options, _say(options)) as lab:
-            report = await _play(lab, scenes, began)
-            nursery.cancel_scope.cancel()
+    with trio.CancelScope() as scope:
+        async with background() as tasks:
+            await tasks.start(cancel_on_signal, scope)
+            async with open_lab(folder, choice, options, _say(options)) as lab:
+                report = await _play(lab, scenes, began)
     return report
 
 

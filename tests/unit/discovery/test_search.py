@@ -9,7 +9,7 @@ import trio.testing
 
 from discovery.announcement import Announcement
 from discovery.interfaces import Interface
-from discovery.search import ADDRESSES_MAX, TAGS_MAX, WAITING_MAX, Heard, Search, Sightings
+from discovery.search import ADDRESSES_MAX, NAMES_MAX, TAGS_MAX, WAITING_MAX, Heard, Search, Sightings
 from overlay.core.keys import NodeId
 from overlay.core.mesh.found import AnnouncementFacts, Candidate
 
@@ -199,6 +199,7 @@ def test_a_copied_announcement_does_not_take_the_addresses_of_the_original_away(
         found = sightings.add(b"bobs tag", (2, f"impostor {number}"), impostor)
         assert found[0] == ("10.0.0.9", 1)
         assert len(found) <= ADDRESSES_MAX
+    assert len(sightings._by_tag[b"bobs tag"]) == NAMES_MAX
 
 
 def test_new_addresses_of_a_name_stand_for_its_old_ones() -> None:

@@ -44,8 +44,9 @@ async def test_a_tpm_answers_at_once_and_again(tmp_path: Path) -> None:
 @needs_tools
 async def test_two_tpms_are_two_and_each_is_itself_after_a_restart(tmp_path: Path) -> None:
     def endorsement(tpm: SoftwareTpm, name: str) -> bytes:
-        tool(tpm, "tpm2_createek", "-G", "ecc", "-c", str(tmp_path / f"{name}.ctx"), "-u", str(tmp_path / f"{name}.pub"))
-        return (tmp_path / f"{name}.pub").read_bytes()
+        public = tmp_path / f"{name}.pub"
+        tool(tpm, "tpm2_createek", "-G", "ecc", "-c", str(tmp_path / f"{name}.ctx"), "-u", str(public))
+        return public.read_bytes()
 
     async with running(tmp_path / "a") as first, running(tmp_path / "b") as second:
         ours, other = endorsement(first, "a"), endorsement(second, "b")
