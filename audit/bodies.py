@@ -191,9 +191,11 @@ def application(kind: str, value: Any = None) -> Body:
         raise UsageError(f"the type of an entry has 1 to {APPLICATION_TYPE_MAX} bytes")
     try:
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        return {0: kind, 1: text.encode()}
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UsageError(f"the value of an entry must be JSON: {error}") from None
+        body: Body = {0: kind, 1: text.encode()}
+        read_application(body)  # keys that are numbers sort as numbers and are written as text
+    except (TypeError, ValueError, RecursionError, Refused) as error:
+        raise UsageError(f"the value of an entry must be JSON: {error}", hint="use text keys in maps") from None
+    return body
 
 
 def read_application(body: Body) -> tuple[str, Any]:
@@ -203,9 +205,19 @@ def read_application(body: Body) -> tuple[str, Any]:
     for kind, field in zip(_APPLICATION, (body[0], body[1]), strict=True):
         kind.check(field)
     try:
-        return body[0], json.loads(body[1].decode(), parse_constant=_no_constant)
+        value = json.loads(body[1].decode(), parse_constant=_no_constant, object_pairs_hook=_sorted_map)
+        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair could not be shown
     except (ValueError, RecursionError):
         malformed("the value of an application entry is not JSON")
+    return body[0], value
+
+
+def _sorted_map(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """One meaning only: keys are sorted, none is there twice."""
+    keys = [key for key, _ in pairs]
+    if keys != sorted(set(keys)):
+        malformed("the keys of a value are not sorted, or one is there twice")
+    return dict(pairs)
 
 
 def _no_constant(name: str) -> None:

@@ -38,7 +38,7 @@ class AuditReplica:
         self._at = at
         self._states: dict[bytes, ChainState] = dict(states or {})
         self._checked: dict[bytes, Checked] = {}
-        self._authors: dict[bytes, Author] = {}
+        self._keys: dict[bytes, KeyInForce] = {}
         for state in self._states.values():
             if state.key is not None:
                 self._learn(state.key)
@@ -75,6 +75,10 @@ class AuditReplica:
         self._checked[log_id] = Checked(start=start, extension=extension)
         return len(extension.entries)
 
+    def number_of(self, item: bytes) -> int:
+        """See `ChainCheck`."""
+        return parse_entry(item).says.seq
+
     def checked(self, log_id: bytes, start: int, count: int) -> Extension | None:
         """What the last `check` of a log found, if it was of these items and the log is still where it was."""
         found = self._checked.get(log_id)
@@ -100,11 +104,12 @@ class AuditReplica:
 
     def author_of(self, kid: bytes) -> Author | None:
         """Whose endorsement has this hash, as some log has shown. The author itself may be away."""
-        return self._authors.get(kid)
+        key = self._keys.get(kid)
+        return None if key is None else self._author(key)
 
     def endorsements(self) -> Mapping[bytes, Author]:
         """Every endorsement that is known, by its hash."""
-        return dict(self._authors)
+        return {kid: self._author(key) for kid, key in self._keys.items()}
 
     def remember(self, entries: Iterable[Entry]) -> None:
         """Learn from stored entries that carry keys, after a start. What does not verify is left out."""
@@ -118,13 +123,15 @@ class AuditReplica:
         self._learn(verify_key(entry, self._root))
 
     def _learn(self, key: KeyInForce) -> None:
-        peer = key.peer
-        self._authors[key.kid] = Author(
-            node_id=peer.node_id, name=peer.name, message_public=peer.message_public,
-            not_before=key.not_before, not_after=key.not_after,
-        )  # fmt: skip
         oldest = self._at() - KEYS_KEPT
-        self._authors = {known: one for known, one in self._authors.items() if one.not_after > oldest}
+        self._keys = {kid: one for kid, one in (self._keys | {key.kid: key}).items() if one.not_after > oldest}
+
+    def _author(self, key: KeyInForce) -> Author:
+        peer = key.peer
+        return Author(
+            node_id=peer.node_id, name=peer.name, message_public=peer.message_public, not_before=key.not_before,
+            not_after=key.not_after, logs=tuple(state.log_id for state in self.logs_of(peer.node_id)),
+        )  # fmt: skip
 
 
 def _follows_another(state: ChainState, raw: bytes, root: Root) -> bool:

@@ -104,7 +104,10 @@ class AuditStore:
     @classmethod
     def open(cls, path: Path) -> Self:
         """Open or make the file for its one writer. A file that is not ours is left as it is (StateDamaged)."""
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE))
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE))
+        except OSError as error:
+            raise StateDamaged(f"cannot open {path}: {error.strerror}", hint="look at the folder and its permissions") from None
         with _errors(path):
             writer = _connect(path, "rw")
             try:

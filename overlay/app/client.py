@@ -20,6 +20,8 @@ from overlay.net.statistics import NodeStatistics
 from overlay.store.state import StateFolder, default_location, holder
 
 HELLO_TIMEOUT: Final = 5.0  # seconds; our guess: a node answers at once
+START_TIMEOUT: Final = 5.0  # seconds from a node's lock to its socket: our guess, a slow TPM takes about 2
+START_POLL: Final = 0.05
 T = TypeVar("T")
 
 HOW_TO_START: Final = 'start it with "overlay run"'
@@ -49,14 +51,25 @@ async def connect_local(state: str | Path | None = None) -> "AsyncIterator[Remot
 
 
 async def _connect(folder: Path) -> trio.SocketStream:
+    """Connect; a node that is just starting holds its folder already, and is waited for."""
+    deadline = trio.current_time() + START_TIMEOUT
+    while (stream := await _try_to_connect(folder)) is None:
+        pid = holder(folder)
+        if pid is None:
+            raise HostLacks(f"no node runs in {folder}", hint=HOW_TO_START)
+        if trio.current_time() > deadline:
+            raise HostLacks(f"process {pid} holds {folder} and does not answer", hint="look at it, or stop it")
+        await trio.sleep(START_POLL)
+    return stream
+
+
+async def _try_to_connect(folder: Path) -> trio.SocketStream | None:
+    """None if nobody listens."""
     try:
         with socket_address(folder) as address:
             return await trio.open_unix_socket(address)
     except (FileNotFoundError, ConnectionRefusedError):
-        pid = holder(folder)
-        if pid is None:
-            raise HostLacks(f"no node runs in {folder}", hint=HOW_TO_START) from None
-        raise HostLacks(f"process {pid} holds {folder} and does not answer", hint="try again in a moment") from None
+        return None
     except OSError as error:
         raise HostLacks(f"cannot reach the node in {folder}: {error.strerror}", hint=HOW_TO_START) from None
 

@@ -9,11 +9,21 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any, Final, NoReturn
 
-from overlay import errors
 from overlay.app.api import EntryReceipt, EntryView, Published, TopicItem
 from overlay.core.keys import NodeId
 from overlay.core.limits import BODY_MAX
-from overlay.errors import OverlayError, Refused
+from overlay.errors import (
+    CheckFailed,
+    DeadlineExceeded,
+    HostLacks,
+    NotAllowed,
+    OverlayError,
+    PeerUnreachable,
+    Refused,
+    RemoteError,
+    StateDamaged,
+    UsageError,
+)
 from overlay.net.peer import PeerInfo
 from overlay.net.statistics import ChainStatistics, LinkStatistics, NodeStatistics
 from overlay.registry import Reason
@@ -25,8 +35,7 @@ DEPTH_MAX: Final = 64  # our guess
 _CLASSES: Final = {
     cls.__name__: cls
     for cls in (
-        errors.PeerUnreachable, errors.DeadlineExceeded, errors.RemoteError, errors.NotAllowed, errors.CheckFailed,
-        errors.UsageError, errors.HostLacks, errors.StateDamaged,
+        PeerUnreachable, DeadlineExceeded, RemoteError, NotAllowed, CheckFailed, UsageError, HostLacks, StateDamaged
     )
 }
 

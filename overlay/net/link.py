@@ -21,6 +21,8 @@ from overlay.errors import PeerUnreachable
 from overlay.registry import FrameType, Reason
 
 RECEIVE_SIZE = 256 * 1024
+LAST_WORDS = 1.0  # seconds for what is queued when the session ends, GOODBYE the last of it
+HANG_UP = 0.5  # seconds for the peer to close its side: what it still sends would reset the connection
 MESSAGES_WAITING = 256  # our guess; each is at most 1 MiB, and most are small
 
 Owner = Callable[["Link", Event], None]
@@ -70,17 +72,31 @@ class Link:
         return peer
 
     async def run(self) -> None:
-        """Carry bytes, time and events until the link has ended."""
-        self.kick()  # an opener owes its first bytes
-        async with trio.open_nursery() as nursery, self._messages_in:
-            nursery.start_soon(self._pump_out)
-            nursery.start_soon(self._pump_time)
-            await self._pump_in()
-            with trio.move_on_after(limits.DRAIN_TIMEOUT, shield=True):
-                await self._flush()
-            nursery.cancel_scope.cancel()
-        with trio.move_on_after(limits.DRAIN_TIMEOUT, shield=True):
-            await self._hang_up()
+        """Carry bytes, time and events until the link has ended; cancelled, it still says GOODBYE, for a moment."""
+        async with trio.open_nursery() as nursery:
+            done = trio.Event()
+            nursery.start_soon(self._carry, done)
+            try:
+                await done.wait()
+            except trio.Cancelled:
+                self.close(Reason.SHUTDOWN)
+                raise
+
+    async def _carry(self, done: trio.Event) -> None:
+        """The pumps, out of reach of cancellation: they end when the session has ended."""
+        with trio.CancelScope(shield=True):
+            self.kick()  # an opener owes its first bytes
+            async with trio.open_nursery() as nursery, self._messages_in:
+                nursery.start_soon(self._pump_out)
+                nursery.start_soon(self._pump_time)
+                await self._pump_in()
+                with trio.move_on_after(LAST_WORDS):
+                    await self._flush()
+                nursery.cancel_scope.cancel()
+            with trio.move_on_after(HANG_UP):
+                await self._hang_up()
+            await trio.aclose_forcefully(self._stream)
+        done.set()
 
     # --- what the owner asks ----------------------------------------------------------------------------------------
 

@@ -78,9 +78,9 @@ async def test_a_capture_shows_what_two_hosts_say_to_each_other_from_the_first_b
             await world.send_plain(world["alice"], world["bob"], MARKER)
         assert MARKER in (tmp_path / "lan.pcap").read_bytes()
         if shutil.which("tshark"):
-            argv = ["tshark", "-r", str(tmp_path / "lan.pcap"), "-Y", "tcp.flags.syn == 1", "-T", "fields", "-e", "ip.dst"]
-            shown = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
-            assert shown == ["10.77.0.2", "10.77.0.1"]  # both ways
+            argv = ["tshark", "-r", str(tmp_path / "lan.pcap"), "-Y", "tcp.flags.syn == 1", "-Tfields", "-e", "ip.dst"]
+            shown = await trio.run_process(argv, capture_stdout=True, capture_stderr=True)
+            assert shown.stdout.decode().split() == ["10.77.0.2", "10.77.0.1"]  # both ways
 
 
 async def test_a_capture_that_lost_its_end_is_no_capture(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_host_that_allows_no_namespaces_is_told_so_in_one_line() -> None:
     assert len(ran.stderr.splitlines()) == 1
 
 
-# --- the whole lab, killed or asked to end, with and without rights -----------------------------------------------------
+# --- the whole lab, killed or asked to end, with and without rights -------------------------------------------------
 
 LAB = """
 import sys, trio
@@ -139,7 +139,7 @@ from pathlib import Path
 from overlay.app.lab.processes import cancel_on_signal
 from overlay.app.lab.world import World
 
-SLEEP = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True)\\nwhile True: signal.pause()"
+SLEEP = "import signal; signal.signal(15, signal.SIG_IGN); print('up', flush=True)\\nwhile True: signal.pause()"
 
 async def main(folder, tpm):
     async with trio.open_nursery() as nursery:
@@ -150,7 +150,8 @@ async def main(folder, tpm):
                 for child in children:
                     await anext(child.lines)
                 await world.send_plain(world.hosts[0], world.hosts[1], b"marker")
-                print(*(child.pid for child in (*world._children, *world._tpms) if child.returncode is None), flush=True)
+                running = [child for child in (*world._children, *world._tpms) if child.returncode is None]
+                print(*(child.pid for child in running), flush=True)
                 await trio.sleep_forever()
 
 trio.run(main, *sys.argv[1:])
@@ -170,7 +171,7 @@ def command(request: pytest.FixtureRequest) -> Iterator[tuple[list[str], Path]]:
         os.chown(folder, nobody.pw_uid, nobody.pw_gid)
         prefix = ["setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
         for python in (sys.executable, "/usr/bin/python3"):
-            test = [*prefix, python, "-c", "import overlay.app.lab.world"]
+            test = [*prefix, "sh", "-c", '"$1" -c "import overlay.app.lab.world"', "sh", python]  # an exec without rights
             if subprocess.run(test, env=environment(), check=False, capture_output=True).returncode == 0:
                 yield [*prefix, python], Path(folder)
                 return
@@ -178,7 +179,8 @@ def command(request: pytest.FixtureRequest) -> Iterator[tuple[list[str], Path]]:
 
 
 def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *(path for path in sys.path if "-packages" in path)])}
+    packages = [path for path in sys.path if "-packages" in path]
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *packages])}
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -187,9 +189,9 @@ async def test_a_lab_that_ends_takes_everything_along_within_two_seconds(
 ) -> None:
     python, folder = command
     tpm = "tpm" if tpms.available() is None else "no"
-    with subprocess.Popen([*python, "-c", LAB, str(folder), tpm], stdout=subprocess.PIPE, env=environment()) as lab:
-        assert lab.stdout is not None
-        pids = [int(pid) for pid in lab.stdout.readline().split()]
+    lab = launch([*python, "-c", LAB, str(folder), tpm])
+    try:
+        pids = [int(pid) for pid in first_line(lab).split()]
         assert len(pids) == (7 if tpm == "tpm" else 4)
         descriptors = [os.pidfd_open(pid) for pid in pids]
         lab.send_signal(number)
@@ -198,4 +200,17 @@ async def test_a_lab_that_ends_takes_everything_along_within_two_seconds(
                 await trio.lowlevel.wait_readable(descriptor)
                 os.close(descriptor)
         assert lab.wait(timeout=1) == (-signal.SIGKILL if number is signal.SIGKILL else 0)
+    finally:
+        lab.kill()
+        lab.wait()
     assert BRIDGE not in [name for _, name in socket.if_nameindex()]
+
+
+def launch(argv: list[str]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, env=environment())
+
+
+def first_line(process: "subprocess.Popen[bytes]") -> bytes:
+    assert process.stdout is not None
+    with process.stdout as output:
+        return output.readline()

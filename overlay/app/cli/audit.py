@@ -20,7 +20,6 @@ from overlay.errors import CheckFailed, UsageError
 from overlay.store.membership import load_mesh
 from overlay.store.state import AUDIT_STORE, StateFolder, holder
 
-
 LONG_HEX: Final = re.compile("[0-9a-f]{65,}")
 
 

@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "admit": (ENROLMENT, "Make the node that wrote REQUEST a member."),
     "install": (ENROLMENT, "Become a member with the BUNDLE that `overlay admit` made."),
     "run": ("overlay.app.cli.run", "Run the node until SIGTERM or Ctrl-C ends it."),
+    "stop": ("overlay.app.cli.stop", "End the node that runs here, in order."),
     "status": ("overlay.app.cli.status", "Show this node and whom it is linked to."),
     "call": (TALK, "Call METHOD of PEER with BODY, and print the answer."),
     "publish": (TALK, "Publish BODY on TOPIC."),

@@ -19,12 +19,12 @@ from overlay.app.compose import Assembly, open_node
 from overlay.app.config import load_config
 from overlay.app.identity import Endorser, load_membership
 from overlay.app.lab.processes import cancel_on_signal
-from overlay.core.endorsement import make_endorsement
+from overlay.core.endorsement import make_endorsement, verify_endorsement
 from overlay.core.evidence import Binding, Evidence, Prover
 from overlay.core.identity import LocalIdentity
 from overlay.core.rekey import Action, Send
 from overlay.core.session import Session
-from overlay.core.trust import Credentials
+from overlay.core.trust import Credentials, VerifiedPeer
 from overlay.errors import OverlayError
 from overlay.events import NodeEvent
 from overlay.registry import EvidenceKind, FrameType
@@ -55,7 +55,8 @@ def expired_endorsement(assembly: Assembly, seconds: str) -> Assembly:
         not_before=end - timedelta(minutes=30), not_after=end,
     )
     credentials = Credentials(endorsement, identity.credentials.leaf, identity.credentials.chain)
-    verified = assembly.parts.trust().verify(credentials, end - timedelta(minutes=1))
+    certificate, mesh_id = identity.verified.certificate, assembly.parts.trust().mesh_id
+    verified = VerifiedPeer(certificate, verify_endorsement(endorsement, certificate, mesh_id, end))
     expiring = LocalIdentity(
         credentials=credentials, verified=verified, static=identity.static, message=identity.message
     )

@@ -55,6 +55,7 @@ class Lab:
         self._nursery = nursery
         self._recipe: Recipe | None = None
         self._actors = 0
+        self._growing = trio.Lock()  # scenes play at the same time
 
     @property
     def recipe(self) -> Recipe:
@@ -139,7 +140,8 @@ class Lab:
 
     async def actor_host(self) -> Host:
         """A machine that is not in the mesh, with a TPM if the others have one."""
-        (host,) = await self.world.add_hosts(1, tpm=self.choice.evidence == "tpm")
+        async with self._growing:
+            (host,) = await self.world.add_hosts(1, tpm=self.choice.evidence == "tpm")
         return host
 
     async def actor(self, host: Host | None = None, *, package: Path | None = None) -> Machine:

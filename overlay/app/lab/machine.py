@@ -48,9 +48,15 @@ class Machine:
                 continue  # a warning of some library; it stands in the .err file, too
             if isinstance(event, dict):
                 self.events.append(event)
+                self._keep(line)
                 self._news.set()
                 self._news = trio.Event()
         self._news.set()
+
+    def _keep(self, line: str) -> None:
+        """For people who look into the lab's folder afterwards."""
+        with (self.host.folder / f"{self.name}-events.jsonl").open("a") as file:
+            file.write(line + "\n")
 
     async def wait(
         self, match: Callable[[Event], bool], *, within: float, since: int = 0, what: str = "an event"

@@ -1,45 +1,51 @@
-"""Anti-entropy: every node tells its heads, asks for the ranges it lacks and pushes what is new (docs/protocol/replication.md).
+"""Anti-entropy: every node tells its heads, asks for what it lacks and pushes what is new (docs/protocol/replication.md).
 
-    HEADS {0:1, 1:kind, 2:[[log_id16, node_id32, size, root32], ...]}
-    WANT  {0:1, 1:kind, 2:log_id16, 3:start, 4:count}
-    ITEMS {0:1, 1:kind, 2:log_id16, 3:start, 4:[raw, ...]}      at most 256 items and 1 MiB
+One machine serves both kinds of chain. Rules:
 
-One machine serves both kinds of chain. It keeps no items: what has been checked is handed over, and counts as ours only
-when the shell says that it is durable (`stored`). A range that a peer does not deliver within 5 s is asked of another.
+- it keeps no items: what has been checked is handed over, and counts as ours when the shell says that it is durable
+- one range of a log is under way at a time, from one peer; what does not come within 5 s is asked of another
+- a peer that sends what no honest peer sends is forgotten (`Misbehaved`); silence, an old head or a gap is no fault
+- another history of a log is the author's fault and not that of the peer who shows it (`HeadsDiffer`)
+- no peer can have more than its share of what is under way, so none can starve the others
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-from overlay.core import limits
 from overlay.core.guard import asked
 from overlay.core.keys import NodeId
-from overlay.core.wire import Array, Bytes, Tuple, UInt, make_map, open_map
+from overlay.core.limits import WANT_ITEMS
+from overlay.core.mesh.replication_frames import (
+    Head,
+    Items,
+    Want,
+    chunks,
+    make_heads,
+    make_items,
+    make_want,
+    open_heads,
+    open_items,
+    open_want,
+)
 from overlay.errors import Refused
 from overlay.registry import ChainKind, FrameType, Reason
 
-LOG_ID_SIZE: Final = 16
-HEADS_MAX: Final = 4096  # heads in one message: our guess
-LOGS_MAX: Final = 65_536  # logs that we follow: our guess
-WANTS_AT_ONCE: Final = 16  # ranges under way: at most 16 MiB wait for storage
+__all__ = [
+    "ChainCheck", "Head", "HeadsDiffer", "ItemsVerified", "Misbehaved", "PeerHead", "RangeWanted", "Reconcile",
+    "ReconcileEvent",
+]  # fmt: skip
+
+LOGS_PER_PEER: Final = 16_384  # heads that we remember of one peer: our guess
+LOGS_MAX: Final = 65_536  # logs that we hold: our guess
+WANTS_PER_PEER: Final = 4  # ranges that one peer owes us
+WANTS_AT_ONCE: Final = 64  # in all; those that came wait for storage, 512 KiB each from an honest peer
 ANSWER_WITHIN: Final = 5.0
+HELD_FIRST: Final = 0.25  # good items that have to wait are asked for again after this, then twice that, ...
+PAUSE_MAX: Final = 60.0
 HEADS_EVERY: Final = 10.0  # heads are told again so often, in case something was lost
-RANGE_BYTES: Final = 512 * 1024  # of items in one answer
-
-_LOG: Final = Bytes(LOG_ID_SIZE)
-_HEAD: Final = Tuple((_LOG, Bytes(32), UInt(2**53), Bytes(32)))
-_ITEM: Final = Bytes(1, limits.ENTRY_MAX)
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """How far a log reaches somewhere: the tree's size and root."""
-
-    node_id: NodeId
-    size: int
-    root: bytes  # 32
 
 
 class ChainCheck(Protocol):
@@ -49,8 +55,12 @@ class ChainCheck(Protocol):
         """How many of them, from the first, may be stored now; the others are good and have to wait for their time.
 
         Raises:
-            Refused: one of them does not hold after what is stored.
+            Refused: one of them does not hold after what is stored; FORKED if it would after another history.
         """
+        ...
+
+    def number_of(self, item: bytes) -> int:
+        """The number of a stored item in its chain."""
         ...
 
 
@@ -79,7 +89,7 @@ class RangeWanted:
 
 @dataclass(frozen=True, slots=True)
 class PeerHead:
-    """A peer holds a log up to this size."""
+    """A peer says that it holds a log up to this size; it has not said so before."""
 
     peer: NodeId
     log_id: bytes
@@ -88,7 +98,7 @@ class PeerHead:
 
 @dataclass(frozen=True, slots=True)
 class HeadsDiffer:
-    """A peer has another root for the same size of a log: one of two histories."""
+    """A peer has another history of a log than we, up to this size. Said once for each peer and log."""
 
     peer: NodeId
     log_id: bytes
@@ -97,7 +107,7 @@ class HeadsDiffer:
 
 @dataclass(frozen=True, slots=True)
 class Misbehaved:
-    """A peer sent what no honest peer sends."""
+    """A peer sent what no honest peer sends. The machine has forgotten it."""
 
     peer: NodeId
     reason: Reason
@@ -107,13 +117,36 @@ class Misbehaved:
 ReconcileEvent = ItemsVerified | RangeWanted | PeerHead | HeadsDiffer | Misbehaved
 
 
+# --- state ------------------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True)
-class _Want:
+class _UnderWay:
+    """A range that was asked for (`peer` owes it until `expires`), or has come and is being stored."""
+
     peer: NodeId
-    start: int
-    count: int
     expires: float
     storing: bool = False
+    held: bool = False  # more of it has come, and has to wait
+
+
+@dataclass(frozen=True, slots=True)
+class _Pause:
+    """A peer is not asked for a log for a while."""
+
+    until: float
+    length: float
+
+
+@dataclass(slots=True)
+class _Peer:
+    """What a peer has told us, and what we have yet to tell it."""
+
+    heads: dict[bytes, Head] = field(default_factory=dict)
+    news: dict[bytes, Head] = field(default_factory=dict)
+    pauses: dict[bytes, _Pause] = field(default_factory=dict)
+    differs: set[bytes] = field(default_factory=set)
+    gaps: set[bytes] = field(default_factory=set)  # logs of which it no longer has what we lack
 
 
 class Reconcile:
@@ -122,17 +155,19 @@ class Reconcile:
     def __init__(
         self, kind: ChainKind, own_id: NodeId, check: ChainCheck, heads: Iterable[tuple[bytes, Head]] = (),
         wanted: Callable[[bytes, NodeId], bool] = lambda _log_id, _node_id: True,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.kind = kind
         self._own_id = own_id
         self._check = check
         self._wanted = wanted
         self._heads: dict[bytes, Head] = dict(heads)
-        self._peers: dict[NodeId, dict[bytes, Head]] = {}
-        self._wants: dict[bytes, _Want] = {}
-        self._failed: dict[tuple[bytes, NodeId], float] = {}
+        self._peers: dict[NodeId, _Peer] = {}
+        self._behind: dict[bytes, set[NodeId]] = {}  # logs of which some peers have more than we
+        self._under_way: dict[bytes, _UnderWay] = {}
         self._out: list[tuple[NodeId, FrameType, bytes]] = []
+        self._late: list[ReconcileEvent] = []  # found while the shell told us something
         self._tell_at = math.inf
+        self._retry_at = math.inf
 
     # --- what can be seen -------------------------------------------------------------------------------------------
 
@@ -144,189 +179,289 @@ class Reconcile:
     @property
     def deadline(self) -> float:
         """When `tick` is due."""
-        waiting = (want.expires for want in self._wants.values() if not want.storing)
-        return min([self._tell_at, *waiting], default=math.inf)
+        if self._late:
+            return -math.inf
+        waiting = (one.expires for one in self._under_way.values() if not one.storing)
+        return min((self._tell_at, self._retry_at, *waiting))
 
     def messages_to_send(self) -> list[tuple[NodeId, FrameType, bytes]]:
         """What we owe the peers: (to, frame, body)."""
         out, self._out = self._out, []
+        for peer_id, peer in self._peers.items():
+            news, peer.news = peer.news, {}
+            out += [(peer_id, FrameType.HEADS, body) for body in make_heads(self.kind, news)]
         return out
 
     # --- peers ------------------------------------------------------------------------------------------------------
 
     def peer_opened(self, peer: NodeId, now: float) -> None:
         """There is a link: tell it our heads."""
-        self._peers.setdefault(peer, {})
-        self._tell(peer, self._heads)
+        self._peers.setdefault(peer, _Peer()).news.update(self._heads)
         self._tell_at = min(self._tell_at, now + HEADS_EVERY)
 
     def peer_closed(self, peer: NodeId) -> None:
-        """There is none any more: what it owed is asked of others."""
-        self._peers.pop(peer, None)
-        self._wants = {log: want for log, want in self._wants.items() if want.peer != peer or want.storing}
-        self._failed = {key: until for key, until in self._failed.items() if key[1] != peer}
+        """There is none any more: what it owed is asked of others with the next `tick`, which is due at once."""
+        if self._peers.pop(peer, None) is None:
+            return
+        for log_id, having in list(self._behind.items()):
+            having.discard(peer)
+            if not having:
+                del self._behind[log_id]
+        for log_id, one in list(self._under_way.items()):
+            if one.peer == peer and not one.storing:
+                del self._under_way[log_id]
+                self._retry_at = -math.inf
         if not self._peers:
-            self._tell_at = math.inf
+            self._tell_at = self._retry_at = math.inf
 
     # --- verbs ------------------------------------------------------------------------------------------------------
 
     def receive(self, sender: NodeId, frame: FrameType, body: bytes, now: float) -> list[ReconcileEvent]:
         """A message of a peer."""
-        if sender not in self._peers:
+        peer = self._peers.get(sender)
+        if peer is None:
             return []
-        handle = {FrameType.HEADS: self._on_heads, FrameType.WANT: self._on_want, FrameType.ITEMS: self._on_items}.get(frame)
         try:
-            if handle is None:
-                raise Refused(Reason.UNEXPECTED_FRAME, frame.name)
-            return handle(sender, body, now)
+            return self._handle(sender, peer, frame, body, now)
         except Refused as error:
+            self.peer_closed(sender)
+            self._ask(now)
             return [Misbehaved(sender, error.reason, error.detail)]
 
     def tick(self, now: float) -> list[ReconcileEvent]:
         """Time in: late ranges are asked of others, heads are told again."""
-        for log_id, want in list(self._wants.items()):
-            if not want.storing and now >= want.expires:
-                del self._wants[log_id]
-                self._failed[log_id, want.peer] = now + ANSWER_WITHIN * 4
-        self._failed = {key: until for key, until in self._failed.items() if until > now}
+        for log_id, one in list(self._under_way.items()):
+            if not one.storing and now >= one.expires:
+                self._give_up(log_id, one.peer, now, ANSWER_WITHIN)
         if now >= self._tell_at:
-            self._tell_at = now + HEADS_EVERY if self._peers else math.inf
-            for peer in self._peers:
-                self._tell(peer, self._heads)
+            self._tell_at = now + HEADS_EVERY
+            for peer in self._peers.values():
+                peer.news.update(self._heads)
         self._ask(now)
-        return []
+        late, self._late = self._late, []
+        return late
 
     # --- what the shell answers -------------------------------------------------------------------------------------
 
     def stored(self, log_id: bytes, head: Head, now: float) -> None:
         """Items of a log are durable: this is its head now. Every peer hears of it."""
+        one = self._under_way.pop(log_id, None)
+        if one is not None and one.peer in self._peers:
+            if one.held:
+                self._pause(log_id, one.peer, now, HELD_FIRST)
+            else:
+                self._peers[one.peer].pauses.pop(log_id, None)
+        self._grow(log_id, head)
+        self._ask(now)
+
+    def dropped(self, log_id: bytes, now: float) -> None:
+        """Verified items could not be stored: they are asked for again later."""
+        one = self._under_way.get(log_id)
+        if one is not None and one.storing:
+            self._give_up(log_id, one.peer, now, ANSWER_WITHIN)
+            self._ask(now)
+
+    def appended(self, log_id: bytes, head: Head, items: Sequence[bytes]) -> None:
+        """We wrote to a log of our own: push the items to every peer, with the new head."""
+        bodies = [make_items(self.kind, chunk) for chunk in chunks(log_id, head.size - len(items), items)]
+        for peer_id in self._peers:
+            self._out += [(peer_id, FrameType.ITEMS, body) for body in bodies]
+        self._grow(log_id, head)
+
+    def supply(self, wanted: RangeWanted, items: Sequence[bytes]) -> None:
+        """The answer to `RangeWanted`; cut to what one message may hold. Nothing at all is an answer, too.
+
+        The first item may have a higher number than the one wanted, where a topic's chain no longer has its start.
+        """
+        if wanted.peer not in self._peers:
+            return
+        try:
+            start = self._check.number_of(items[0]) if items else wanted.start
+        except Refused:  # someone edited our store
+            start, items = wanted.start, ()
+        body = make_items(self.kind, chunks(wanted.log_id, start, items)[0])
+        self._out.append((wanted.peer, FrameType.ITEMS, body))
+
+    # --- messages ---------------------------------------------------------------------------------------------------
+
+    def _handle(self, sender: NodeId, peer: _Peer, frame: FrameType, body: bytes, now: float) -> list[ReconcileEvent]:
+        match frame:
+            case FrameType.HEADS:
+                return self._on_heads(sender, peer, open_heads(self.kind, body), now)
+            case FrameType.WANT:
+                return self._on_want(sender, open_want(self.kind, body))
+            case FrameType.ITEMS:
+                return self._on_items(sender, peer, open_items(self.kind, body), now)
+        raise Refused(Reason.UNEXPECTED_FRAME, frame.name)
+
+    def _on_heads(self, sender: NodeId, peer: _Peer, heads: dict[bytes, Head], now: float) -> list[ReconcileEvent]:
+        events: list[ReconcileEvent] = []
+        if len(peer.heads.keys() | heads.keys()) > LOGS_PER_PEER:
+            raise Refused(Reason.QUOTA, "too many logs")
+        for log_id, head in heads.items():
+            before = peer.heads.get(log_id)
+            if before is not None and head.size < before.size:
+                continue  # an older message, or a peer that lost its store: it is no source for us
+            peer.heads[log_id] = head
+            if before is None or head.size > before.size:
+                events.append(PeerHead(sender, log_id, head.size))
+            self._compare(sender, peer, log_id)
+        self._ask(now)
+        return events + self._take_late()
+
+    def _on_want(self, sender: NodeId, want: Want) -> list[ReconcileEvent]:
+        own = self._heads.get(want.log_id)
+        if own is None or want.start >= own.size:
+            self._out.append((sender, FrameType.ITEMS, make_items(self.kind, Items(want.log_id, want.start, ()))))
+            return []
+        return [RangeWanted(sender, want.log_id, want.start, min(want.count, own.size - want.start))]
+
+    def _on_items(self, sender: NodeId, peer: _Peer, came: Items, now: float) -> list[ReconcileEvent]:
+        """Items that follow what we hold, asked for or pushed; of others nothing is looked at."""
+        log_id, one = came.log_id, self._under_way.get(came.log_id)
+        own, owes = self._heads.get(log_id), one is not None and one.peer == sender and not one.storing
+        if not self._fits(sender, peer, came, now):
+            if owes:
+                self._give_up(log_id, sender, now, ANSWER_WITHIN)
+                self._ask(now)
+            return []
+        known = own or peer.heads.get(log_id)
+        node_id = sender if known is None else known.node_id  # a log that its author has just begun
+        try:
+            count = asked(lambda: self._check.check(log_id, node_id, came.start, came.items))
+        except Refused as error:
+            if error.reason is not Reason.FORKED:
+                raise
+            self._differ(sender, peer, log_id)
+            if owes:
+                self._give_up(log_id, sender, now, PAUSE_MAX)
+            self._ask(now)
+            return self._take_late()
+        held = count < len(came.items)
+        if count == 0:
+            self._give_up(log_id, sender, now, HELD_FIRST)
+            self._ask(now)
+            return []
+        self._under_way[log_id] = _UnderWay(sender, math.inf, storing=True, held=held)
+        return [ItemsVerified(log_id, node_id, came.start, came.items[:count])]
+
+    def _fits(self, sender: NodeId, peer: _Peer, came: Items, now: float) -> bool:
+        """Whether these items are worth a look now."""
+        log_id = came.log_id
+        one, own = self._under_way.get(log_id), self._heads.get(log_id)
+        if not came.items or log_id in peer.differs or (one is not None and one.storing):
+            return False
+        if one is None and len(self._under_way) >= WANTS_AT_ONCE:
+            return False
+        known = own or peer.heads.get(log_id)
+        if not self._wanted(log_id, sender if known is None else known.node_id):
+            return False
+        if own is None and len(self._heads) >= LOGS_MAX:
+            return False
+        size = 0 if own is None else own.size
+        return came.start == size or (came.start > size and self._gap_is_final(sender, peer, log_id, now))
+
+    def _gap_is_final(self, sender: NodeId, peer: _Peer, log_id: bytes, now: float) -> bool:
+        """Whether what lies between our end and the offered start is gone everywhere: only topics lose their start.
+
+        A peer could hide items by saying that it dropped them, so all others who have more than we are asked first.
+        """
+        one = self._under_way.get(log_id)
+        if self.kind is not ChainKind.TOPIC or one is None or one.peer != sender:
+            return False
+        peer.gaps.add(log_id)
+        return sender == peer.heads[log_id].node_id or not any(
+            log_id not in self._peers[other].gaps and self._may_ask(other, log_id, now)
+            for other in self._behind.get(log_id, ())
+        )
+
+    # --- heads ------------------------------------------------------------------------------------------------------
+
+    def _grow(self, log_id: bytes, head: Head) -> None:
+        """Our own head moves, never back."""
         before = self._heads.get(log_id)
         if before is not None and head.size <= before.size:
             return
         self._heads[log_id] = head
-        self._wants.pop(log_id, None)
-        for peer in self._peers:
-            self._tell(peer, {log_id: head})
-        self._ask(now)
+        self._behind.pop(log_id, None)
+        for peer_id, peer in self._peers.items():
+            peer.news[log_id] = head
+            peer.gaps.discard(log_id)
+            self._compare(peer_id, peer, log_id)
 
-    def dropped(self, log_id: bytes, now: float) -> None:
-        """Verified items could not be stored: they are asked again later."""
-        want = self._wants.pop(log_id, None)
-        if want is not None:
-            self._failed[log_id, want.peer] = now + ANSWER_WITHIN
+    def _compare(self, peer_id: NodeId, peer: _Peer, log_id: bytes) -> None:
+        """A peer's head of a log against ours."""
+        theirs, ours = peer.heads.get(log_id), self._heads.get(log_id)
+        if theirs is None:
+            return
+        if ours is None or theirs.size > ours.size:
+            self._behind.setdefault(log_id, set()).add(peer_id)
+        elif theirs.size == ours.size and theirs.root != ours.root:
+            self._differ(peer_id, peer, log_id)
 
-    def appended(self, log_id: bytes, head: Head, items: Sequence[bytes]) -> None:
-        """We wrote to a log of our own: push the items to every peer, with the new head."""
-        self._heads[log_id] = head
-        for peer in self._peers:
-            for start, chunk in _chunks(head.size - len(items), items):
-                self._send_items(peer, log_id, start, chunk)
-            self._tell(peer, {log_id: head})
+    def _differ(self, peer_id: NodeId, peer: _Peer, log_id: bytes) -> None:
+        """Another history; told once, and the peer is no source of this log any more."""
+        if log_id not in peer.differs:
+            peer.differs.add(log_id)
+            ours = self._heads.get(log_id)
+            self._late.append(HeadsDiffer(peer_id, log_id, 0 if ours is None else ours.size))
 
-    def supply(self, wanted: RangeWanted, items: Sequence[bytes]) -> None:
-        """The answer to `RangeWanted`; cut to what one message may hold."""
-        if wanted.peer in self._peers:
-            for start, chunk in _chunks(wanted.start, items)[:1]:
-                self._send_items(wanted.peer, wanted.log_id, start, chunk)
-
-    # --- messages ---------------------------------------------------------------------------------------------------
-
-    def _on_heads(self, sender: NodeId, body: bytes, now: float) -> list[ReconcileEvent]:
-        (rows,) = self._open(body, Array(_HEAD, HEADS_MAX))
-        events: list[ReconcileEvent] = []
-        known = self._peers[sender]
-        for log_id, node_id, size, root in rows:
-            before = known.get(log_id)
-            if before is not None and size < before.size:
-                continue  # an older message, or a peer that lost its store: it is no source for us
-            if before is None and len(known) >= LOGS_MAX:
-                raise Refused(Reason.QUOTA, "too many logs")
-            known[log_id] = Head(NodeId(node_id), size, root)
-            events.append(PeerHead(sender, log_id, size))
-            own = self._heads.get(log_id)
-            if own is not None and own.size == size and own.root != root:
-                events.append(HeadsDiffer(sender, log_id, size))
-        self._ask(now)
-        return events
-
-    def _on_want(self, sender: NodeId, body: bytes, now: float) -> list[ReconcileEvent]:
-        del now
-        log_id, start, count = self._open(body, _LOG, UInt(2**53), UInt(limits.WANT_ITEMS))
-        own = self._heads.get(log_id)
-        if own is None or start >= own.size or count == 0:
-            return []  # we said so once; it may have changed
-        return [RangeWanted(sender, log_id, start, min(count, own.size - start))]
-
-    def _on_items(self, sender: NodeId, body: bytes, now: float) -> list[ReconcileEvent]:
-        """Items that we asked for, or that their author pushes; others are dropped unread."""
-        log_id, start, items = self._open(body, _LOG, UInt(2**53), Array(_ITEM, limits.WANT_ITEMS))
-        head, want = self._peers[sender].get(log_id), self._wants.get(log_id)
-        asked_for = want is not None and want.peer == sender and want.start == start and not want.storing
-        if not items or (want is not None and want.storing):
-            return []
-        if head is None:
-            if not asked_for and start != 0:
-                return []
-            head = Head(sender, 0, bytes(32))  # a log that its author has just begun
-        own = self._heads.get(log_id)
-        node_id = own.node_id if own is not None else head.node_id
-        if start != (own.size if own is not None else 0) or node_id == self._own_id or not self._wanted(log_id, node_id):
-            return []
-        count = asked(lambda: self._check.check(log_id, node_id, start, items))
-        if count == 0:
-            self._failed[log_id, sender] = now + ANSWER_WITHIN * 4
-            self._wants.pop(log_id, None)
-            return []
-        self._wants[log_id] = _Want(sender, start, count, now + ANSWER_WITHIN, storing=True)
-        return [ItemsVerified(log_id, node_id, start, tuple(items[:count]))]
-
-    def _open(self, body: bytes, *kinds: Any) -> list[Any]:
-        kind, *values = open_map(body, UInt(255), *kinds, limit=limits.ITEMS_MAX + limits.ENTRY_MAX)
-        if kind != self.kind:
-            raise Refused(Reason.MALFORMED, "another kind of chain")
-        return values
+    def _take_late(self) -> list[ReconcileEvent]:
+        late, self._late = self._late, []
+        return late
 
     # --- asking -----------------------------------------------------------------------------------------------------
 
     def _ask(self, now: float) -> None:
-        """One source per log, at most so many ranges at once."""
-        for peer, heads in self._peers.items():
-            for log_id, head in heads.items():
-                if len(self._wants) >= WANTS_AT_ONCE:
-                    return
-                own = self._heads.get(log_id)
-                size = own.size if own is not None else 0
-                if head.size <= size or log_id in self._wants or self._failed.get((log_id, peer), 0.0) > now:
-                    continue
-                if head.node_id == self._own_id or not self._wanted(log_id, head.node_id):
-                    continue
-                if own is None and len(self._heads) >= LOGS_MAX:
-                    continue
-                count = min(limits.WANT_ITEMS, head.size - size)
-                self._wants[log_id] = _Want(peer, size, count, now + ANSWER_WITHIN)
-                self._out.append((peer, FrameType.WANT, make_map(int(self.kind), log_id, size, count)))
+        """Ask for what we lack: each log of one peer, its author if it has a choice, else whoever owes us least."""
+        self._retry_at = math.inf
+        owed = Counter(one.peer for one in self._under_way.values())
+        for log_id in self._behind:
+            if len(self._under_way) >= WANTS_AT_ONCE:
+                return
+            if log_id not in self._under_way:
+                source = self._source(log_id, owed, now)
+                if source is not None:
+                    owed[source] += 1
+                    self._send_want(source, log_id, now)
 
-    # --- telling ----------------------------------------------------------------------------------------------------
+    def _source(self, log_id: bytes, owed: Counter[NodeId], now: float) -> NodeId | None:
+        """Whom to ask for a log; None if nobody may be asked now."""
+        best: tuple[bool, bool, int, NodeId] | None = None
+        for peer_id in self._behind[log_id]:
+            peer = self._peers[peer_id]
+            node_id = peer.heads[log_id].node_id
+            if not self._may_ask(peer_id, log_id, now):
+                pause = peer.pauses.get(log_id)
+                self._retry_at = min(self._retry_at, math.inf if pause is None else pause.until)
+            elif owed[peer_id] < WANTS_PER_PEER and self._wanted(log_id, node_id):
+                found = (log_id in peer.gaps, peer_id != node_id, owed[peer_id], peer_id)
+                best = found if best is None else min(best, found)
+        return None if best is None else best[-1]
 
-    def _tell(self, peer: NodeId, heads: dict[bytes, Head]) -> None:
-        rows = [[log_id, head.node_id, head.size, head.root] for log_id, head in sorted(heads.items())]
-        for start in range(0, len(rows), HEADS_MAX):
-            self._out.append((peer, FrameType.HEADS, make_map(int(self.kind), rows[start : start + HEADS_MAX])))
+    def _may_ask(self, peer_id: NodeId, log_id: bytes, now: float) -> bool:
+        peer = self._peers[peer_id]
+        pause = peer.pauses.get(log_id)
+        return log_id not in peer.differs and (pause is None or now >= pause.until)
 
-    def _send_items(self, peer: NodeId, log_id: bytes, start: int, items: Sequence[bytes]) -> None:
-        self._out.append((peer, FrameType.ITEMS, make_map(int(self.kind), log_id, start, list(items))))
+    def _send_want(self, peer_id: NodeId, log_id: bytes, now: float) -> None:
+        own = self._heads.get(log_id)
+        size = 0 if own is None else own.size
+        count = min(WANT_ITEMS, self._peers[peer_id].heads[log_id].size - size)
+        self._under_way[log_id] = _UnderWay(peer_id, now + ANSWER_WITHIN)
+        self._out.append((peer_id, FrameType.WANT, make_want(self.kind, Want(log_id, size, count))))
 
+    def _give_up(self, log_id: bytes, peer_id: NodeId, now: float, first: float) -> None:
+        """What is under way from this peer will not be stored; others are asked, and it again after a pause."""
+        one = self._under_way.get(log_id)
+        if one is not None and one.peer == peer_id:
+            del self._under_way[log_id]
+        self._pause(log_id, peer_id, now, first)
 
-def _chunks(start: int, items: Sequence[bytes]) -> list[tuple[int, list[bytes]]]:
-    """Runs of items that fit one message each, with the index of their first."""
-    chunks: list[tuple[int, list[bytes]]] = []
-    size = RANGE_BYTES + 1
-    for index, item in enumerate(items, start):
-        if size + len(item) > RANGE_BYTES or len(chunks[-1][1]) >= limits.WANT_ITEMS:
-            chunks.append((index, []))
-            size = 0
-        chunks[-1][1].append(item)
-        size += len(item)
-    return chunks
-
-
+    def _pause(self, log_id: bytes, peer_id: NodeId, now: float, first: float) -> None:
+        """The first pause is the shortest, each further one twice as long."""
+        peer = self._peers.get(peer_id)
+        if peer is not None:
+            before = peer.pauses.get(log_id)
+            length = first if before is None else min(before.length * 2, PAUSE_MAX)
+            peer.pauses[log_id] = _Pause(now + length, length)

@@ -2,18 +2,21 @@
 
     publish {0:1, 1:from, 2:topic, 3:log_id16, 4:seq, 5:prev32, 6:hlc, 7:body}     COSE_Sign1, kid = H(endorsement)
 
-`entry_hash` and `prev` are as in the audit log. A transient publication stands alone: it is pushed and never stored.
+`item_hash` and `prev` are as in the audit log. A transient publication stands alone: it is pushed and never stored.
+
+A chain carries no endorsements, unlike an audit log. They stand in the author's audit log, which every node holds, so a
+publication verifies while its author is away; one that comes before its author's log has come waits for it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from overlay.core import limits
 from overlay.core.identity import LocalIdentity
 from overlay.core.keys import NodeId
-from overlay.core.mesh.chains import hlc_time, is_ahead, item_hash
+from overlay.core.mesh.chains import HLC_MAX, hlc_time, is_ahead, item_hash
 from overlay.core.wire import Bytes, Text, UInt, make_map, open_map, parse_sign1, sha256, sign1
 from overlay.errors import Refused, UsageError
 from overlay.registry import GENESIS, Label, Reason
@@ -31,6 +34,7 @@ class Author:
     message_public: bytes  # 32
     not_before: datetime
     not_after: datetime
+    logs: tuple[bytes, ...]  # ids of its audit logs, as far as we know them
 
 
 AuthorOf = Callable[[bytes], Author | None]  # from kid
@@ -63,8 +67,12 @@ def topic_log_id(mesh_id: bytes, node_id: NodeId, audit_log_id: bytes, topic: st
 
 def check_topic(topic: str) -> None:
     """Raises UsageError for a name that no topic can have."""
-    if not topic or len(topic.encode()) > TOPIC_MAX or not topic.isprintable():
+    if not _is_topic(topic):
         raise UsageError(f"a topic has 1 to {TOPIC_MAX} bytes of printable text")
+
+
+def _is_topic(topic: str) -> bool:
+    return topic.isprintable() and 0 < len(topic.encode()) <= TOPIC_MAX
 
 
 def sign_publication(
@@ -90,10 +98,9 @@ def verify_publication(raw: bytes, *, mesh_id: bytes, author_of: AuthorOf) -> Pu
     if author is None:
         raise Refused(Reason.WRONG_AUTHOR, "signed under an endorsement that we have not seen")
     payload = message.verify(author.message_public, aad=Label.PUBLISH + mesh_id)
-    node_id, topic, log_id, seq, prev, hlc, body = open_map(
-        payload, Bytes(32), Text(TOPIC_MAX), Bytes(16), UInt(2**63), Bytes(32), UInt(2**63), Bytes(0, BODY_MAX),
-        limit=limits.ENTRY_MAX,
-    )
+    node_id, topic, log_id, seq, prev, hlc, body = _fields(payload)
+    if not _is_topic(topic):
+        raise Refused(Reason.MALFORMED, "the name of a topic")
     if node_id != author.node_id:
         raise Refused(Reason.WRONG_AUTHOR, "the author is not the endorsed node")
     at = hlc_time(hlc)
@@ -104,6 +111,24 @@ def verify_publication(raw: bytes, *, mesh_id: bytes, author_of: AuthorOf) -> Pu
     )
 
 
+def check_transient(one: Publication, mesh_id: bytes) -> None:
+    """What holds of a publication that stands alone.
+
+    Raises:
+        Refused: CHAIN_BROKEN for a number, prev or log id that none has.
+    """
+    ids = (topic_log_id(mesh_id, one.author.node_id, log, one.topic, transient=True) for log in one.author.logs)
+    if one.prev != GENESIS or one.seq != one.hlc or one.log_id not in ids:
+        raise Refused(Reason.CHAIN_BROKEN, "not a transient publication")
+
+
+def _fields(payload: bytes) -> list[Any]:
+    return open_map(
+        payload, Bytes(32), Text(TOPIC_MAX), Bytes(16), UInt(HLC_MAX), Bytes(32), UInt(HLC_MAX), Bytes(0, BODY_MAX),
+        limit=limits.ENTRY_MAX,
+    )  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class TopicState:
     """The end of one author's chain on one topic."""
@@ -111,7 +136,7 @@ class TopicState:
     node_id: NodeId
     topic: str
     size: int
-    head: bytes  # entry_hash of the last, 32 zeros at the start
+    head: bytes  # item_hash of the last, 32 zeros at the start
     hlc: int
 
     @classmethod
@@ -132,39 +157,71 @@ class TopicCheck:
         self.states: dict[bytes, TopicState] = dict(states or {})
 
     def check(self, log_id: bytes, node_id: NodeId, start: int, items: Sequence[bytes]) -> int:
-        """See `ChainCheck`."""
-        _, found = self.extend(log_id, node_id, start, items)
+        """See `ChainCheck`. Those wait whose author, or whose author's audit log, we do not know yet."""
+        known = next((index for index, raw in enumerate(items) if self._author(raw) is None), len(items))
+        if known == 0:
+            return 0
+        _, found = self.extend(log_id, node_id, start, items[:known])
+        if log_id not in self.states and not self._is_named_right(found[0]):
+            return 0
         at = self._at()
         return next((index for index, one in enumerate(found) if is_ahead(one.hlc, at)), len(found))
+
+    def number_of(self, item: bytes) -> int:
+        """See `ChainCheck`."""
+        seq = _fields(parse_sign1(item, limit=limits.ENTRY_MAX).payload)[3]
+        assert isinstance(seq, int)
+        return seq
 
     def extend(
         self, log_id: bytes, node_id: NodeId, start: int, items: Sequence[bytes]
     ) -> tuple[TopicState, list[Publication]]:
-        """The state after these items, and what they say. Raises Refused as `verify_publication`, and CHAIN_BROKEN."""
+        """The state after these items, and what they say; a start above our end leaves out what nobody has any more.
+
+        Raises:
+            Refused: as `verify_publication`; WRONG_AUTHOR, CHAIN_BROKEN; FORKED if only the prev of the first is another.
+        """
         state = self.states.get(log_id)
         found: list[Publication] = []
         for seq, raw in enumerate(items, start):
             one = verify_publication(raw, mesh_id=self._mesh_id, author_of=self.author_of)
-            state = state or TopicState.begin(one.author.node_id, one.topic)
-            _check_link(state, one, log_id, seq)
             if one.author.node_id != node_id:
                 raise Refused(Reason.WRONG_AUTHOR, "a publication in another node's chain")
+            if not found:
+                state = _base(state or TopicState.begin(one.author.node_id, one.topic), one, start)
+            assert state is not None
+            _check_link(state, one, log_id, seq, another=Reason.CHAIN_BROKEN if found else Reason.FORKED)
             state = TopicState(state.node_id, state.topic, seq + 1, one.hash, one.hlc)
             found.append(one)
         if state is None:
             raise Refused(Reason.MALFORMED, "no items")
         return state, found
 
+    def _author(self, raw: bytes) -> Author | None:
+        return self.author_of(parse_sign1(raw, limit=limits.ENTRY_MAX).kid or b"")
+
+    def _is_named_right(self, one: Publication) -> bool:
+        """The chain's id follows from mesh, author, topic and an audit log of the author."""
+        ids = (topic_log_id(self._mesh_id, one.author.node_id, log, one.topic) for log in one.author.logs)
+        return one.log_id in ids
+
     def commit(self, log_id: bytes, state: TopicState) -> None:
         """These are durable now."""
         self.states[log_id] = state
 
 
-def _check_link(state: TopicState, one: Publication, log_id: bytes, seq: int) -> None:
-    """Raises Refused if the publication does not follow."""
+def _base(state: TopicState, one: Publication, start: int) -> TopicState:
+    """Where a chain goes on from: our end of it, or what its author says came before `start`."""
+    return state if start <= state.size else TopicState(state.node_id, state.topic, start, one.prev, state.hlc)
+
+
+def _check_link(state: TopicState, one: Publication, log_id: bytes, seq: int, *, another: Reason) -> None:
+    """Raises Refused if the publication does not follow; with `another` if it follows something else."""
     if one.log_id != log_id or one.topic != state.topic or one.author.node_id != state.node_id:
         raise Refused(Reason.WRONG_AUTHOR, "a publication of another chain")
-    if one.seq != seq or seq != state.size or one.prev != state.head:
-        raise Refused(Reason.CHAIN_BROKEN, f"publication {one.seq} does not follow {state.size - 1}")
+    if one.seq != seq or seq != state.size:
+        raise Refused(Reason.CHAIN_BROKEN, f"publication {one.seq} where {state.size} was expected")
+    if one.prev != state.head:
+        raise Refused(another if seq else Reason.CHAIN_BROKEN, f"publication {one.seq} follows another one than ours")
     if one.hlc <= state.hlc:
         raise Refused(Reason.CHAIN_BROKEN, f"the time of publication {one.seq} does not rise")

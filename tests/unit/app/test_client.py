@@ -1,5 +1,6 @@
 """A node over the control socket is as good as the node itself."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import trio
 import trio.testing
 
 from overlay.app.client import connect_local
+from overlay.app.control import serve_control
 from overlay.errors import (
     HostLacks,
     NotAllowed,
@@ -232,8 +234,25 @@ async def test_where_no_node_runs_the_error_says_how_to_start_one(tmp_path: Path
     assert raised.value.exit_code == 3
 
 
-async def test_a_node_that_is_just_starting_is_told_from_none(tmp_path: Path) -> None:
-    with StateFolder.create(tmp_path / "a"), pytest.raises(HostLacks, match="does not answer"):
+async def test_a_node_that_is_just_starting_is_waited_for(tmp_path: Path) -> None:
+    node = FakeNode()
+    with StateFolder.create(tmp_path / "a"):
+        async with trio.open_nursery() as nursery:
+
+            async def start_later() -> None:
+                await trio.testing.wait_all_tasks_blocked(0.02)
+                await serve_control(node, tmp_path / "a", stop=node.stopped.set)
+
+            nursery.start_soon(start_later)
+            async with connect_local(tmp_path / "a") as remote:
+                assert remote.name == "alice"
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_process_that_holds_the_folder_and_does_not_listen_is_named(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    with StateFolder.create(tmp_path / "a"), pytest.raises(HostLacks, match=f"process {os.getpid()} holds"):
         async with connect_local(tmp_path / "a"):
             pass
 

@@ -5,7 +5,7 @@ import os
 import socket
 import stat
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import trio
 import trio.testing
 
 from overlay.app.client import connect_local
-from overlay.app.control import REQUESTS_MAX
+from overlay.app.control import CONNECTIONS_MAX, REQUESTS_MAX
 from overlay.app.control_socket import PATH_MAX, LineReader, user_of
 from overlay.app.wire_json import LINE_MAX
 from overlay.errors import OverlayError, Refused, StateDamaged
@@ -194,9 +194,17 @@ async def test_wrong_parameters_are_an_error_of_that_request(tmp_path: Path, met
 
 async def test_a_line_without_end_is_cut_off(tmp_path: Path) -> None:
     async with raw_client(tmp_path / "a", FakeNode()) as client:
-        with trio.move_on_after(5):
-            await client.say(b"x" * (LINE_MAX + 200_000))
+        await client.say(b"x" * (LINE_MAX + 1))
         assert (await client.hear())["refused"]["reason"] == "TOO_LARGE"
+
+
+async def test_more_clients_than_allowed_are_turned_away(tmp_path: Path) -> None:
+    async with raw_client(tmp_path / "a", FakeNode()), AsyncExitStack() as stack:
+        for number in range(CONNECTIONS_MAX):
+            stream = await trio.open_unix_socket(str(tmp_path / "a" / CONTROL_SOCKET))
+            client = Client(await stack.enter_async_context(stream))
+            heard = await client.hear()
+            assert (heard is None) == (number == CONNECTIONS_MAX - 1)  # one was there before
 
 
 async def test_more_requests_than_allowed_are_refused(tmp_path: Path) -> None:
@@ -249,6 +257,6 @@ async def test_a_line_is_found_however_it_is_cut() -> None:
     await send.send_all(b"\n")
     assert await reader.next_line() == b"three"
     await send.send_all(b"x" * 30)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Refused) as refused, trio.fail_after(5):
         await reader.next_line()
     assert refused.value.reason is Reason.TOO_LARGE

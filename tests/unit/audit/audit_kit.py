@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from audit.bodies import LogOpen, application, endorsement_body
-from audit.chain import ChainState, extend
+from audit.chain import Append, ChainState, extend
 from audit.entry import Entry, Place, make_log_id, sign_entry
-from audit.store import Append, AuditStore
+from audit.store import AuditStore
 from overlay.core.keys import NodeId, Signer
 from overlay.core.mesh.chains import hlc_of
 from overlay.registry import GENESIS, EntryType

@@ -77,7 +77,9 @@ def test_keys_are_sorted() -> None:
     assert application("t", {"b": 1, "a": 2})[1] == b'{"a":2,"b":1}'
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), b"bytes", {1, 2}, object(), "\ud800", {"a": 1, 2: 3}])
+@pytest.mark.parametrize("value", [
+    float("nan"), float("inf"), b"bytes", {1, 2}, object(), "\ud800", {"a": 1, 2: 3}, {2: 1, 10: 2},
+])  # fmt: skip
 def test_what_json_cannot_hold_is_the_users_mistake(value: Any) -> None:
     with pytest.raises(UsageError):
         application("t", value)
@@ -99,7 +101,8 @@ def test_a_value_inside_itself_is_the_users_mistake() -> None:
 @pytest.mark.parametrize("body", [
     {0: "kind"}, {0: "kind", 1: b"1", 2: 3}, {0: 1, 1: b"1"}, {0: "kind", 1: "1"},
     {0: "kind", 1: b"NaN"}, {0: "kind", 1: b"\xff"},
-    {0: "kind", 1: b"[" * 50_000}, {0: "kind", 1: b"1 2"}, {0: "x" * 129, 1: b"1"},
+    {0: "kind", 1: b"[" * 50_000}, {0: "kind", 1: b"1 2"}, {0: "x" * 129, 1: b"1"}, {0: "kind", 1: b'"\\ud800"'},
+    {0: "kind", 1: b'{"a":1,"a":2}'}, {0: "kind", 1: b'{"b":1,"a":2}'},
 ])  # fmt: skip
 def test_what_is_no_application_entry_is_refused(body: dict[int, Any]) -> None:
     with pytest.raises(Refused):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from audit.entry import Entry, Place, TpmTime, make_log_id, parse_entry, sign_entry
 from overlay.core.keys import Ed25519Signer, MeshId, NodeId
-from overlay.core.wire import make_map, sha256, sign1
+from overlay.core.wire import encode, make_map, sha256, sign1
 from overlay.errors import Refused, UsageError
 from overlay.registry import GENESIS, EntryType, Label, Reason
 
@@ -88,9 +88,7 @@ def test_a_field_of_another_form_is_refused(other: dict[str, object]) -> None:
 
 
 def test_another_format_number_is_unsupported() -> None:
-    from overlay.core.wire import encode
-
-    payload = encode({0: 2} | dict(enumerate(fields()[:8], 1)))  # type: ignore[arg-type]
+    payload = encode({0: 2} | dict(enumerate(fields()[:8], 1)))
     assert refusal(sign1(payload, signer=KEY, aad=b"", kid=KID)) is Reason.UNSUPPORTED
 
 

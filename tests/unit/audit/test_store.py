@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from audit.chain import ChainState
-from audit.store import Append, AuditStore
+from audit.chain import Append, ChainState
+from audit.store import AuditStore
 from overlay.errors import HostLacks, OverlayError, StateDamaged
 from tests.unit.audit.audit_kit import append_of, edit, some_log, state_after, stored_logs
-from tests.unit.core.authority_kit import make_mesh
+from tests.unit.core.authority_kit import make_member, make_mesh
 
 ROOT = Path(__file__).parents[3]
 MESH = make_mesh()
@@ -69,8 +69,6 @@ def test_a_log_grows(path: Path, store: AuditStore) -> None:
 
 
 def test_a_log_goes_on_after_a_change_of_keys(path: Path) -> None:
-    from tests.unit.core.authority_kit import make_member
-
     log = some_log(2, mesh=MESH)
     log.change_to(make_member(MESH, "alice", start=2))
     log.note()
@@ -224,6 +222,14 @@ def test_a_store_of_another_format_is_left_as_it_is(path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_a_store_that_cannot_be_made_says_why(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for path in (tmp_path / "missing" / "audit.sqlite3", tmp_path, tmp_path / "link"):
+        with pytest.raises(StateDamaged, match="cannot open"):
+            AuditStore.open(path)
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_there_is_nothing_to_look_at_before_a_node_ran(path: Path) -> None:
     with pytest.raises(StateDamaged, match="there is no audit store"):
         AuditStore.open_readonly(path)
@@ -262,8 +268,8 @@ def test_a_damaged_log_does_not_take_others_with_it(path: Path) -> None:
 APPENDER = """
 import sys
 from pathlib import Path
-from audit.chain import extend
-from audit.store import Append, AuditStore
+from audit.chain import Append, extend
+from audit.store import AuditStore
 from tests.unit.audit.audit_kit import some_log, start_of
 
 log, store = some_log(1), AuditStore.open(Path(sys.argv[1]))

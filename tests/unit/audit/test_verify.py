@@ -1,6 +1,8 @@
 """Whatever someone edits in a stored log, `verify` finds it and names the entry."""
 
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from overlay.registry import Reason
 from tests.unit.audit.audit_kit import Writer, append_of, edit, some_log, state_after, stored_logs
 from tests.unit.core.authority_kit import make_member, make_mesh
 
+ROOT = Path(__file__).parents[3]
 MESH = make_mesh()
 SIZE = 4
 
@@ -221,3 +224,9 @@ def test_any_damage_to_the_file_is_found_or_harmless(tmp_path_factory: pytest.Te
         store = AuditStore.open_readonly(path)
         assert store.read(log.log_id, 0, SIZE, limit=2**20) == log.raws
         store.close()
+
+
+def test_verifying_needs_no_node_network_tpm_or_trio() -> None:
+    look = "import sys, audit.verify; print({'trio', 'overlay.net', 'zeroconf', 'tpm2_pytss'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert found.stdout.strip() == "set()"

@@ -182,6 +182,20 @@ class Pair:
         pair.exchange()
         return pair
 
+    @classmethod
+    def agreed(cls, rogue: str = "alice") -> tuple["Pair", End]:
+        """Keys are agreed, and the other end waits for the CHALLENGE of this one, which has said nothing yet."""
+        pair = cls(answer_evidence=False)
+        pair.move(pair.alice)
+        pair.move(pair.bob)
+        end: End = getattr(pair, rogue)
+        if end is pair.alice:
+            end.swallow()
+        pair.move(pair.alice, lambda data: records(data)[0])
+        if end is pair.bob:
+            end.swallow()
+        return pair, end
+
     @property
     def states(self) -> tuple[State, State]:
         return self.alice.session.state, self.bob.session.state
