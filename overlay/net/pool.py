@@ -173,6 +173,8 @@ class Pool:
     def _opened(self, link: Link, event: Opened) -> None:
         peer = event.peer
         link.opened_at = trio.current_time()
+        if not link.is_open:
+            return  # it was opened and ended by the same bytes
         facts = self._facts[link] = LinkFacts(
             own_id=self._own_id, peer_id=peer.node_id, role=link.session.role, start_id=peer.start_id,
             started=peer.endorsement.not_before, peer_has_link=event.peer_has_link,

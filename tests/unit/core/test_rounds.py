@@ -1,6 +1,5 @@
 """Continuous attestation: nonces of one link, the leader of a node's rounds, and both on a link."""
 
-import math
 from collections.abc import Hashable
 from dataclasses import replace
 from typing import Any
@@ -445,8 +444,3 @@ def test_one_round_may_fail() -> None:
     assert pair.bob.session.lease.ends == pair.now + 150.0
     pair.now += 1.0
     assert isinstance(pair.tick(pair.alice)[-1], Failed)
-
-
-def test_a_leader_that_proves_has_no_other_deadline_than_its_next_round() -> None:
-    rounds = leader()
-    assert rounds.deadline < math.inf
