@@ -250,7 +250,8 @@ def _opening(
 ) -> Batch:
     """Our newest log as it goes on from here; the next one, if its end does not hold; the first, if there is none."""
     node_id = verify_leaf(signer.credentials.leaf, signer.credentials.chain, root, at).node_id
-    newest = max((state for state in states.values() if state.node_id == node_id), key=lambda one: one.k, default=None)
+    own = [state for state in states.values() if state.node_id == node_id]
+    newest = max(own, key=lambda one: (one.k, one.hlc), default=None)
     lost = max((log for log in damaged if log.row.node_id == node_id), key=lambda one: one.k, default=None)
     if lost is not None and (newest is None or lost.k >= newest.k):
         return Batch.begin(root, signer, at, lost.k + 1, _former_of_lost(lost))

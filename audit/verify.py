@@ -1,14 +1,18 @@
 """Does a store hold? Every entry from the mesh's root up, with no node, network or TPM, and nothing recorded is believed.
 
 What is recorded beside an entry's bytes (number, hash, time, type; of a log its size, root and end) is worked out anew and
-compared. What this cannot see: the end of a log cut off together with its records, or a log that is gone as a whole.
+compared, and so is the end of a log with what the next incarnation says of it. What this cannot see: the end of the newest
+log cut off together with its records, or a log that is gone as a whole.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from audit.batch import DAMAGED
+from audit.bodies import Former, LogOpen
 from audit.chain import ChainState, extend
-from audit.entry import LOG_ID_SIZE
+from audit.entry import LOG_ID_SIZE, parse_entry
 from audit.store import AuditStore, EntryRow, LogRow
 from overlay.core.certificates import Root
 from overlay.core.keys import NodeId
@@ -92,7 +96,9 @@ def verify_store(path: Path, root: Root) -> Report:
     store = AuditStore.open_readonly(path)
     try:
         with store.snapshot():
-            return Report(logs=tuple(verify_log(store, row, root) for row in store.logs()), faults=_file_faults(store))
+            reports = {row.log_id: verify_log(store, row, root) for row in store.logs()}
+            reports |= {log.log_id: log for log in _cut_off(store, reports)}
+            return Report(logs=tuple(reports.values()), faults=_file_faults(store))
     finally:
         store.close()
 
@@ -120,6 +126,31 @@ def verify_log(store: AuditStore, row: LogRow, root: Root) -> LogReport:
         return _report(row, state, Fault(seq=None, reason=Reason.CHAIN_BROKEN, detail=str(error)))
     except StateDamaged as error:
         return _report(row, state, Fault(seq=_size(state), reason=Reason.MALFORMED, detail=str(error)))
+
+
+def _cut_off(store: AuditStore, reports: Mapping[bytes, LogReport]) -> Iterator[LogReport]:
+    """The logs whose end is not the one that the next incarnation names."""
+    for later in reports.values():
+        former = _former(store, later)
+        report = None if former is None else reports.get(former.log_id)
+        if former is None or former.reason == DAMAGED or report is None or not report.holds:
+            continue  # of a damaged log its author knew no more than the file said
+        if report.size < former.size:
+            detail = f"it is missing: the next log names {former.size} entries of this one"
+            fault = Fault(seq=report.size, reason=Reason.CHAIN_BROKEN, detail=detail)
+            yield replace(report, recorded=former.size, fault=fault)
+        elif [item_hash(raw) for raw in store.read(former.log_id, former.size - 1, 1, limit=1)] != [former.last]:
+            detail = f"the next log names another one: expected {former.last.hex()}"
+            fault = Fault(seq=former.size - 1, reason=Reason.FORKED, detail=detail)
+            yield replace(report, fault=fault)
+
+
+def _former(store: AuditStore, report: LogReport) -> Former | None:
+    """What a log whose entry 0 holds says of the one before."""
+    if report.size == 0:
+        return None
+    (raw,) = store.read(report.log_id, 0, 1, limit=1)
+    return LogOpen.read(parse_entry(raw).says.body).former
 
 
 class _BadRecord(Exception):

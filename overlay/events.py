@@ -37,12 +37,16 @@ class NodeStopping(NodeEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerUp(NodeEvent):
-    """A member is admitted, on both sides. `kid` is the hash of its endorsement in hex, `evidence` "software" or "tpm"."""
+    """A member is admitted, on both sides.
+
+    `kid` is the hash of its endorsement in hex, `evidence` is "software" or "tpm", `dialled` says that we opened the link.
+    """
 
     name: str
     node: str
     level: int
     address: str
+    dialled: bool
     kid: str
     evidence: str
 

@@ -16,13 +16,14 @@ from attest.software import SoftwareProver
 from audit.author import LogSigner
 from audit.log import AuditLog
 from discovery.mdns import MdnsFinder
-from discovery.static import StaticFinder
+from discovery.static import BookFinder, StaticFinder
 from overlay.app.chronicle import Chronicle
 from overlay.app.config import Config, load_config
 from overlay.app.control import serve_control
 from overlay.app.identity import Endorser, Membership, attestation_blob, identity_signer, load_membership
 from overlay.app.local import LocalNode
 from overlay.app.local_audit import LocalAudit
+from overlay.app.peer_memory import PeerMemory
 from overlay.app.topic_keeper import TopicKeeper
 from overlay.app.tpm import open_tpm, tpm_prover
 from overlay.app.version import VERSION
@@ -44,7 +45,6 @@ from overlay.net.system import SystemChance, calendar, wall_clock
 from overlay.registry import EvidenceKind
 from overlay.store.clock import load_floor, raise_floor
 from overlay.store.identity import TpmKey, load_identity
-from overlay.store.peers import load_peers
 from overlay.store.state import AUDIT_STORE, TOPIC_STORE, StateFolder, default_location
 from overlay.store.topics import TopicStore
 
@@ -113,12 +113,14 @@ async def _running(
 ) -> AsyncIterator[LocalNode]:
     """The node, its audit log and its control server, each ended before what it stands on."""
     async with _open_log(setup) as log, _open_topics(setup, log) as topics:
-        chronicle = Chronicle(log, setup.at)
+        chronicle, memory = Chronicle(log, setup.at), setup.memory
         assembly = alter(Assembly(parts=setup.parts(log, topics, services, listen), signer=setup.signer))
         try:
             async with background() as tasks:
                 tasks.start_soon(chronicle.run)
-                async with _engine(setup, assembly, log, topics, chronicle, observers) as node:
+                tasks.start_soon(memory.run)
+                watching = (chronicle.observe, memory.observe, *observers)
+                async with _engine(setup, assembly, log, topics, watching) as node:
                     yield node
         finally:
             with trio.move_on_after(LAST_WORDS, shield=True):
@@ -127,10 +129,10 @@ async def _running(
 
 @asynccontextmanager
 async def _engine(
-    setup: "Setup", assembly: Assembly, log: AuditLog, topics: TopicKeeper, chronicle: Chronicle, observers: Sequence[Observer]
+    setup: "Setup", assembly: Assembly, log: AuditLog, topics: TopicKeeper, observers: Sequence[Observer]
 ) -> AsyncIterator[LocalNode]:
     """The running engine, and the control server before it."""
-    async with run_node(assembly.parts, (chronicle.observe, *observers), assembly.session) as engine:
+    async with run_node(assembly.parts, observers, assembly.session) as engine:
         setup.engine = engine
         topics.engine = engine
         flush = engine.replicators[log.kind].flush
@@ -187,7 +189,9 @@ class Setup:
         self.config = config
         self.membership = membership
         self.engine: Node | None = None
-        self.at = calendar(lambda: load_floor(folder), wall_clock)
+        self._floor = load_floor(folder)
+        self.at = calendar(lambda: self._floor, wall_clock)
+        self.memory = PeerMemory(folder, self.at)
         self._tpm = tpm
         self._trust = membership.trust
         self._manifest = package_manifest(installed_root())
@@ -196,7 +200,7 @@ class Setup:
         self._endorser = Endorser(folder, membership, tpm)
         self.identity = self._endorser.begin(self.at())
         self.signer = identity_signer(folder, tpm)
-        raise_floor(folder, self.identity.verified.certificate.not_before)
+        self._floor = raise_floor(folder, self.identity.verified.certificate.not_before)
 
     @classmethod
     def of(cls, folder: StateFolder, config: Config, stack: ExitStack) -> "Setup":
@@ -262,7 +266,7 @@ class Setup:
 
     def _finders(self) -> tuple[Finder, ...]:
         config = self.config
-        finders: list[Finder] = []
+        finders: list[Finder] = [BookFinder(self.memory.addresses)]
         if config.seeds:
             finders.append(StaticFinder(config.seeds))
         if config.mdns:
@@ -270,8 +274,8 @@ class Setup:
         return tuple(finders)
 
     def _known(self) -> tuple[NodeId, ...]:
-        book = load_peers(self.folder).peers
-        return tuple(book) + (() if self.engine is None else tuple(self.engine.pool.links))
+        linked = () if self.engine is None else tuple(self.engine.pool.links)
+        return (*self.memory.known(), *linked)
 
 
 def _kind(config: Config, *, has_key: bool) -> EvidenceKind:

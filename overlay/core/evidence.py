@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
-from overlay.core.limits import NONCE_SIZE
+from overlay.core.limits import CLOCK_TOLERANCE, NONCE_SIZE
 from overlay.core.trust import VerifiedPeer
 from overlay.core.wire import Array, Bytes, UInt, make_map, open_map
-from overlay.registry import EvidenceKind, Role
+from overlay.errors import Refused
+from overlay.registry import EvidenceKind, Reason, Role
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +69,32 @@ class Appraisal:
     pcr_digest: bytes = b""
     clock: tuple[int, int, int] | None = None  # TPM reset count, restart count, clock in ms
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Trust in the peer, with an end and the reason that it will end for. Monotonic times."""
+
+    ends: float
+    why: Reason
+    appraisal: Appraisal
+    since: float
+
+    @classmethod
+    def grant(
+        cls, appraisal: Appraisal, peer: VerifiedPeer, *, since: float, life: float, now: float, at: datetime
+    ) -> "Lease":
+        """A lease for evidence taken at `since`, cut short by the end of the peer's certificate or endorsement."""
+        left = (peer.not_after - at).total_seconds() + CLOCK_TOLERANCE
+        if since + life <= now + left:
+            return cls(since + life, Reason.LEASE_EXPIRED, appraisal, since)
+        first = peer.endorsement.not_after <= peer.certificate.not_after
+        return cls(now + left, Reason.ENDORSEMENT_EXPIRED if first else Reason.CERTIFICATE_EXPIRED, appraisal, since)
+
+    def check(self, now: float) -> None:
+        """Raises Refused with the reason once it has ended."""
+        if now >= self.ends:
+            raise Refused(self.why, "the trust in the peer has ended")
 
 
 class Appraiser(Protocol):

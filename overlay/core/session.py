@@ -20,7 +20,7 @@ from overlay.core.admission import (
     unpack_goodbye,
     unpack_verdict,
 )
-from overlay.core.evidence import Appraisal, Appraiser, Binding, Evidence
+from overlay.core.evidence import Appraisal, Appraiser, Binding, Evidence, Lease
 from overlay.core.frames import Frame, Reassembler, coalesce, pack_message, parse_frames
 from overlay.core.guard import asked
 from overlay.core.handshake import Agreement, HandshakeContext, Opener, Responder
@@ -70,16 +70,6 @@ class SessionConfig:
     has_link: Callable[[bytes], bool] = lambda _node_id: False
     rekey: RekeyTimes = field(default_factory=RekeyTimes)
     attest: AttestTimes = field(default_factory=AttestTimes)
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """Trust in the peer, with an end and the reason that it will end for (monotonic time)."""
-
-    ends: float
-    why: Reason
-    appraisal: Appraisal
-    since: float
 
 
 class Session:
@@ -508,26 +498,16 @@ class Session:
         return asked(lambda: self._config.appraiser.appraise(evidence, binding, self._peer, previous))
 
     def _grant(self, appraisal: Appraisal, now: float, since: float) -> None:
-        """A lease for evidence taken at `since`, cut short by the end of the peer's certificate or endorsement."""
-        life = (self._peer.not_after - self._config.handshake.calendar()).total_seconds() + limits.CLOCK_TOLERANCE
-        lease = Lease(since + self._config.attest.lease, Reason.LEASE_EXPIRED, appraisal, since)
-        if now + life < lease.ends:
-            lease = replace(lease, ends=now + life, why=self._first_to_end())
-        self._lease = lease
+        config = self._config
+        self._lease = Lease.grant(
+            appraisal, self._peer, since=since, life=config.attest.lease, now=now, at=config.handshake.calendar()
+        )
 
     def _check_lease(self, now: float) -> Lease:
         """The lease in force; without one nothing is taken from an open link."""
-        lease = self._lease
-        assert lease is not None
-        if now >= lease.ends:
-            raise Refused(lease.why, "the trust in the peer has ended")
-        return lease
-
-    def _first_to_end(self) -> Reason:
-        peer = self._peer
-        if peer.endorsement.not_after <= peer.certificate.not_after:
-            return Reason.ENDORSEMENT_EXPIRED
-        return Reason.CERTIFICATE_EXPIRED
+        assert self._lease is not None
+        self._lease.check(now)
+        return self._lease
 
     # --- evidence on an open link -----------------------------------------------------------------------------------
 
@@ -549,10 +529,20 @@ class Session:
     def _on_evidence(self, number: int, evidence: Evidence, now: float) -> None:
         binding, nonces = self._nonces.use(number, now)
         previous = self._lease.appraisal if self._lease is not None else None
-        appraisal = self._appraise(evidence, binding, previous)
+        appraisal = self._judge(evidence, binding, previous)
         self._nonces = nonces
         self._grant(appraisal, now, since=now)
         self._events.append(LeaseRenewed(appraisal, number))
+
+    def _judge(self, evidence: Evidence, binding: Binding, previous: Appraisal | None) -> Appraisal:
+        """Evidence that was under way when the peer's certificate changed may be bound to the old one or to the new one."""
+        present = replace(binding, attester_leaf=self._peer.certificate.hash)
+        try:
+            return self._appraise(evidence, binding, previous)
+        except Refused as error:
+            if error.reason is not Reason.EVIDENCE_NOT_BOUND or present == binding:
+                raise
+        return self._appraise(evidence, present, previous)
 
     def _on_credentials(self, body: bytes, now: float) -> None:
         endorsement, leaf, chain = open_map(

@@ -215,8 +215,12 @@ class Node:
         name, node = _who(link)
         lease = link.session.lease
         evidence = "" if lease is None else lease.appraisal.kind.name.lower()
-        kid = link.peer.kid.hex()
-        self.emit(PeerUp(name=name, node=node, level=_level(link), address=link.address, kid=kid, evidence=evidence))
+        self.emit(
+            PeerUp(
+                name=name, node=node, level=_level(link), address=link.address, dialled=link.session.role is Role.OPENER,
+                kid=link.peer.kid.hex(), evidence=evidence,
+            )
+        )
         for replicator in self.replicators.values():
             replicator.peer_opened(link.peer.node_id)
         self._notify_peers()

@@ -57,6 +57,7 @@ class Target:
     backoff: Backoff = field(default_factory=Backoff)
     node_id: NodeId | None = None
     failures: int = 0
+    misses: dict[Address, int] = field(default_factory=dict)  # dials in a row that reached nothing, by address
     wake: trio.Event = field(default_factory=trio.Event)
 
 
@@ -146,12 +147,14 @@ class Pool:
     async def _dial(self, target: Target) -> bool:
         """One try over all addresses; true if a link was open."""
         candidate = target.candidate
-        for address in candidate.addresses:
+        for address in sorted(candidate.addresses, key=lambda one: target.misses.get(one, 0)):
             if self._own_addresses.get(address, 0.0) > trio.current_time():
                 continue
             stream = await _connect(address)
             if stream is None:
+                target.misses[address] = target.misses.get(address, 0) + 1  # tried later the next time
                 continue
+            target.misses.pop(address, None)
             link = await self._carry(stream, Role.OPENER, candidate.tag, f"{address[0]} {address[1]}")
             if link.session.peer is not None:
                 target.node_id = link.session.peer.node_id

@@ -4,6 +4,7 @@ import fcntl
 import os
 import re
 import stat
+import time
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -42,6 +43,8 @@ AUDIT_STORE: Final = "audit.sqlite3"
 TOPIC_STORE: Final = "topics.sqlite3"
 CONTROL_SOCKET: Final = "control.sock"
 
+TRIES: Final = 4
+PAUSE: Final = 0.02  # seconds
 _NUMBER: Final = re.compile("[0-9]{1,9}")
 SYSTEM_FOLDER: Final = Path("/var/lib/overlay/default")
 
@@ -74,7 +77,7 @@ class StateFolder:
 
     @classmethod
     def create(cls, path: Path) -> Self:
-        """Make a folder, 0700, or take an empty one; locked.
+        """Make a folder, 0700, or take an empty one, or one with settings only; locked.
 
         Raises:
             UsageError: there is something in it already.
@@ -87,7 +90,7 @@ class StateFolder:
         except OSError as error:
             raise UsageError(f"cannot make {path}: {error.strerror}") from None
         _check_folder(path)
-        if any(name not in (LOCK_FILE, FORMAT_FILE) for name in os.listdir(path)):
+        if any(name not in (LOCK_FILE, FORMAT_FILE, SETTINGS) for name in os.listdir(path)):
             hint = "choose another folder with --state, or use the node that is there"
             raise UsageError(f"{path} is not empty", hint=hint)
         folder = cls(path, _take_lock(path))
@@ -178,15 +181,25 @@ def _take_lock(path: Path) -> int:
         descriptor = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
     except OSError as error:
         raise _cannot_write(path / LOCK_FILE, error) from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not _lock(descriptor):
         pid = _pid_in(descriptor)
         os.close(descriptor)
-        raise StateInUse(str(path), pid) from None
+        raise StateInUse(str(path), pid)
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
+
+
+def _lock(descriptor: int) -> bool:
+    """Whether it was to be had; `holder` looks at it for a moment, so one refusal is not the last word."""
+    for _ in range(TRIES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(PAUSE)
+        else:
+            return True
+    return False
 
 
 def _pid_in(descriptor: int) -> int:

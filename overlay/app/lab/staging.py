@@ -35,7 +35,8 @@ def lab_policy(*, tpm: bool) -> Policy:
     manifest = package_manifest(installed_root())
     measured = sha256(sha256(bytes(32) + manifest))  # PCR after one extend, then the digest over that one PCR
     return Policy(
-        version=1, attestation=Attestation.REQUIRE if tpm else Attestation.PREFER, mode=Mode.ENFORCE, minimum_level=2 if tpm else 1,
+        version=1, attestation=Attestation.REQUIRE if tpm else Attestation.PREFER, mode=Mode.ENFORCE,
+        minimum_level=2 if tpm else 1,
         pcr_bitmap=1 << MEASURED_PCR if tpm else 0, pcr_digests=(measured,) if tpm else (), manifests=(manifest,),
     )
 

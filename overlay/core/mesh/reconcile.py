@@ -195,8 +195,11 @@ class Reconcile:
     # --- peers ------------------------------------------------------------------------------------------------------
 
     def peer_opened(self, peer: NodeId, now: float) -> None:
-        """There is a link: tell it our heads."""
-        self._peers.setdefault(peer, _Peer()).news.update(self._heads)
+        """There is a link, or another one than before: tell it our heads, and ask again for what the old link owed."""
+        known = self._peers.setdefault(peer, _Peer())
+        known.news.update(self._heads)
+        known.pauses.clear()
+        self._forget_owed(peer)
         self._tell_at = min(self._tell_at, now + HEADS_EVERY)
 
     def peer_closed(self, peer: NodeId) -> None:
@@ -207,12 +210,15 @@ class Reconcile:
             having.discard(peer)
             if not having:
                 del self._behind[log_id]
+        self._forget_owed(peer)
+        if not self._peers:
+            self._tell_at = self._retry_at = math.inf
+
+    def _forget_owed(self, peer: NodeId) -> None:
         for log_id, one in list(self._under_way.items()):
             if one.peer == peer and not one.storing:
                 del self._under_way[log_id]
                 self._retry_at = -math.inf
-        if not self._peers:
-            self._tell_at = self._retry_at = math.inf
 
     # --- verbs ------------------------------------------------------------------------------------------------------
 

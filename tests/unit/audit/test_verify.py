@@ -3,12 +3,14 @@
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audit.bodies import Former, LogOpen
 from audit.store import AuditStore
 from audit.verify import LogReport, verify_store
 from overlay.errors import CheckFailed, StateDamaged
@@ -170,6 +172,46 @@ def test_one_bad_log_leaves_the_others(path: Path, tmp_path: Path, log: Writer) 
     edit(other, f"UPDATE entries SET raw = zeroblob(9) WHERE seq = 2 AND {of_log}", log.log_id)
     found = verify_store(other, MESH.root)
     assert {report.name: report.holds for report in found.logs} == {"alice": False, "bob": True}
+
+
+# --- incarnations -----------------------------------------------------------------------------------------------------
+
+
+def next_log(log: Writer, **fields: object) -> Writer:
+    """The incarnation after a log, naming its end; or another one, field by field."""
+    state = state_after(log)
+    former = Former(log_id=log.log_id, size=state.size, root=state.root, last=state.last, reason="clock went back")
+    opening = LogOpen(k=1, credentials=log.member.credentials, former=replace(former, **fields))  # type: ignore[arg-type]
+    writer = Writer.begin(log.mesh, log.member, opening)
+    writer.open()
+    return writer
+
+
+def test_a_log_and_the_one_after_it_hold(tmp_path: Path, log: Writer) -> None:
+    assert verify_store(stored_logs(tmp_path / "two.sqlite3", log, next_log(log)), MESH.root).holds
+
+
+def test_a_log_that_was_cut_off_together_with_its_record_is_found_by_the_one_after_it(tmp_path: Path, log: Writer) -> None:
+    later = next_log(log)
+    log.entries.pop()
+    first, second = verify_store(stored_logs(tmp_path / "two.sqlite3", log, later), MESH.root).logs
+    assert second.holds
+    assert first.fault is not None
+    assert (first.fault.seq, first.affected) == (SIZE - 1, 1)
+
+
+def test_a_log_whose_end_is_another_than_the_one_after_it_names_is_found(tmp_path: Path, log: Writer) -> None:
+    later = next_log(log)
+    log.entries.pop()
+    log.note("another story")
+    first, _ = verify_store(stored_logs(tmp_path / "two.sqlite3", log, later), MESH.root).logs
+    assert first.fault is not None
+    assert (first.fault.seq, first.fault.reason) == (SIZE - 1, Reason.FORKED)
+
+
+def test_of_a_damaged_log_the_one_after_it_proves_nothing(tmp_path: Path, log: Writer) -> None:
+    later = next_log(log, last=bytes(32), size=0, reason="damaged")
+    assert verify_store(stored_logs(tmp_path / "two.sqlite3", log, later), MESH.root).holds
 
 
 # --- what people read -------------------------------------------------------------------------------------------------

@@ -6,7 +6,15 @@ import pytest
 
 from overlay.core import limits
 from overlay.core.admission import (
-    Challenge, Proof, ProofFacts, common_kind, pack_goodbye, pack_verdict, read_reason, unpack_goodbye, unpack_verdict,
+    Challenge,
+    Proof,
+    ProofFacts,
+    common_kind,
+    pack_goodbye,
+    pack_verdict,
+    read_reason,
+    unpack_goodbye,
+    unpack_verdict,
 )  # fmt: skip
 from overlay.core.frames import Frame
 from overlay.core.keys import Ed25519Signer
@@ -17,7 +25,15 @@ from overlay.errors import LocalProtocolError, Refused
 from overlay.registry import EvidenceKind, FrameType, Label, Reason, Role
 from tests.unit.core.authority_kit import make_member, seed
 from tests.unit.core.session_kit import (
-    ALICE, BOB, LAB, End, HashAppraiser, Pair, evidence_for, raw_frame, refusal,
+    ALICE,
+    BOB,
+    LAB,
+    End,
+    HashAppraiser,
+    Pair,
+    evidence_for,
+    raw_frame,
+    refusal,
 )  # fmt: skip
 
 CHALLENGE = Challenge(

@@ -23,7 +23,20 @@ from overlay.errors import Refused
 from overlay.registry import SUITES, Mode, Reason
 from tests.unit.core.authority_kit import HOUR, Member, make_member
 from tests.unit.core.session_kit import (
-    ALICE, BOB, GATE, LAB, OTHER_LAB, TAG, ChangeConfig, Pair, SeededChance, context, flip, local, records, refusal,
+    ALICE,
+    BOB,
+    GATE,
+    LAB,
+    OTHER_LAB,
+    TAG,
+    ChangeConfig,
+    Pair,
+    SeededChance,
+    context,
+    flip,
+    local,
+    records,
+    refusal,
 )  # fmt: skip
 
 STRANGER = X25519Pair.from_private(bytes([7]) * 32)

@@ -425,24 +425,6 @@ def test_a_lease_ends_with_the_peer_s_endorsement_which_ends_with_the_certificat
     assert told(pair, judge) is Reason.ENDORSEMENT_EXPIRED
 
 
-def test_a_lease_that_ends_with_the_certificate_alone_says_so() -> None:
-    """An endorsement never outlives its certificate, so this is the rule for a tie that never comes: the later one."""
-    begin, life = LAB.at - HOUR, HOUR - timedelta(minutes=5) + timedelta(seconds=100)
-    bob = make_member(LAB, "bob", not_before=begin, life=life)
-    longer = replace(bob.peer, endorsement=replace(bob.peer.endorsement, not_after=bob.peer.certificate.not_after + HOUR))
-
-    class Lenient:
-        mesh_id, policy, number, hash = LAB.mesh_id, LAB.trust.policy, 0, LAB.trust.hash
-
-        def verify(self, *_: object) -> Any:
-            return longer
-
-    pair = Pair.established(bob=bob, alice_config=context(trust=Lenient))
-    pair.sleep(99.0)
-    pair.now += 1.0
-    assert refusal(pair.tick(pair.alice)) is Reason.CERTIFICATE_EXPIRED
-
-
 def test_no_lease_no_application_frame_even_before_the_tick() -> None:
     pair = ending("alice", "endorsement", 20.0)
     pair.now += 20.0

@@ -7,16 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from overlay.core.keys import NodeId
-from overlay.core.mesh.reconcile import (
-    Head,
-    HeadsDiffer,
-    ItemsVerified,
-    Misbehaved,
-    PeerHead,
-    RangeWanted,
-    Reconcile,
-    ReconcileEvent,
-)
+from overlay.core.mesh.reconcile import Head, ItemsVerified, Reconcile, ReconcileEvent
 from overlay.core.mesh.replication_frames import Items, Want, make_heads, make_items, make_want
 from overlay.core.wire import sha256
 from overlay.errors import Refused
@@ -90,7 +81,9 @@ class Ours:
         for peer in peers:
             self.machine.peer_opened(peer, self.now)
 
-    def heads(self, sender: NodeId, size: int, author: NodeId, *, log: bytes = LOG, root: bytes | None = None) -> list[ReconcileEvent]:
+    def heads(
+        self, sender: NodeId, size: int, author: NodeId, *, log: bytes = LOG, root: bytes | None = None
+    ) -> list[ReconcileEvent]:
         (body,) = make_heads(self.kind, {log: head(size, author, log=log, root=root)})
         return self.machine.receive(sender, FrameType.HEADS, body, self.now)
 
@@ -102,7 +95,7 @@ class Ours:
 
     def store(self, events: list[ReconcileEvent]) -> list[ReconcileEvent]:
         """Do what the shell does with verified items; the other events."""
-        others = []
+        others: list[ReconcileEvent] = []
         for event in events:
             if isinstance(event, ItemsVerified):
                 self.chains.keep(event.log_id, event.start, event.items)
@@ -126,6 +119,3 @@ class Ours:
     def sent(self, frame: FrameType) -> list[tuple[NodeId, bytes]]:
         """What goes out, of one type; all of it is gone afterwards."""
         return [(peer, body) for peer, kind, body in self.machine.messages_to_send() if kind is frame]
-
-
-__all__ = ["HeadsDiffer", "ItemsVerified", "Misbehaved", "Ours", "PeerHead", "RangeWanted", "head", "item", "node"]

@@ -117,6 +117,19 @@ def test_more_heads_than_one_message_holds_go_in_several() -> None:
     assert open_heads(AUDIT, first) | open_heads(AUDIT, second) == heads
 
 
+def test_a_peer_that_was_never_there_can_go() -> None:
+    ours = Ours()
+    ours.machine.peer_closed(ALICE)
+    assert ours.machine.messages_to_send() == []
+
+
+def test_nothing_is_dropped_that_is_not_being_stored(ours: Ours) -> None:
+    ours.machine.dropped(LOG, 0.0)
+    ours.heads(BOB, 2, CAROL)
+    ours.machine.dropped(LOG, 0.0)
+    assert wants(ours) == [(BOB, Want(LOG, 0, 2))]
+
+
 def test_without_peers_nothing_is_due() -> None:
     ours = Ours()
     assert ours.machine.deadline == math.inf

@@ -1,0 +1,49 @@
+"""Remembers where members were reached, so that a node finds its mesh again where nothing can be heard."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+
+import trio
+
+from overlay.core.keys import NodeId
+from overlay.core.mesh.found import Address
+from overlay.errors import OverlayError
+from overlay.events import NodeEvent, PeerUp
+from overlay.store.peers import load_peers, save_peers
+from overlay.store.state import StateFolder
+
+
+class PeerMemory:
+    """The peer book of a running node: read once, written when a member was dialled with success."""
+
+    def __init__(self, folder: StateFolder, at: Callable[[], datetime]) -> None:
+        """Raises StateDamaged."""
+        self._folder = folder
+        self._at = at
+        self._book = load_peers(folder)
+        self._changed = trio.Event()
+
+    def known(self) -> Sequence[NodeId]:
+        """Everyone whom we ever reached."""
+        return tuple(self._book.peers)
+
+    def addresses(self) -> Mapping[NodeId, Sequence[Address]]:
+        """Where they were, the newest address first."""
+        return {node_id: peer.addresses for node_id, peer in self._book.peers.items()}
+
+    def observe(self, event: NodeEvent) -> None:
+        """Take a link that we dialled; others say nothing about where a peer listens."""
+        if isinstance(event, PeerUp) and event.dialled:
+            host, _, port = event.address.rpartition(" ")
+            self._book = self._book.with_peer(NodeId.parse(event.node), event.name, [(host, int(port))], self._at())
+            self._changed.set()
+
+    async def run(self) -> None:
+        """Write changes until cancelled; a disk that takes nothing costs the memory only."""
+        while True:
+            await self._changed.wait()
+            self._changed = trio.Event()
+            try:
+                await trio.to_thread.run_sync(save_peers, self._folder, self._book)
+            except OverlayError:
+                continue
