@@ -9,6 +9,7 @@ import trio
 from overlay.app.api import Published, TopicItem
 from overlay.core.identity import LocalIdentity
 from overlay.core.keys import NodeId
+from overlay.core.limits import ENTRY_MAX
 from overlay.core.mesh.chains import item_hash, next_hlc
 from overlay.core.mesh.reconcile import Head, ItemsVerified, RangeWanted, Reconcile
 from overlay.core.mesh.topics import (
@@ -16,10 +17,12 @@ from overlay.core.mesh.topics import (
     TopicCheck,
     TopicState,
     check_topic,
+    check_transient,
     sign_publication,
     topic_log_id,
     verify_publication,
 )
+from overlay.core.wire import parse_sign1
 from overlay.errors import OverlayError, Refused
 from overlay.net.node import Node
 from overlay.net.peer import PeerInfo
@@ -105,13 +108,17 @@ class TopicKeeper:
         return Published(topic=topic, seq=None, peers=0 if self.engine is None else self.engine.send_transient(raw))
 
     async def on_transient(self, raw: bytes, sender: PeerInfo) -> None:
-        """A transient publication from a linked peer, its author; once. Raises Refused."""
+        """A transient publication from a linked peer, its author; once. Raises Refused.
+
+        One that comes before its author's audit log has shown who may sign is lost, as transient ones may be.
+        """
         await trio.lowlevel.checkpoint()
+        if self._check.author_of(parse_sign1(raw, limit=ENTRY_MAX).kid or b"") is None:
+            return
         one = self._verify(raw)
         if one.author.node_id != sender.node_id:
             raise Refused(Reason.WRONG_AUTHOR, "a transient publication of another node")
-        if one.prev != GENESIS or one.seq != one.hlc:
-            raise Refused(Reason.CHAIN_BROKEN, "not a transient publication")
+        check_transient(one, self._mesh_id)
         if one.hash in self._seen_transient:
             return
         self._seen_transient[one.hash] = None

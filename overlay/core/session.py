@@ -528,13 +528,12 @@ class Session:
 
     def _on_evidence(self, number: int, evidence: Evidence, now: float) -> None:
         binding, nonces = self._nonces.use(number, now)
-        previous = self._lease.appraisal if self._lease is not None else None
-        appraisal = self._judge(evidence, binding, previous)
+        appraisal = self._judge(evidence, binding, self._check_lease(now).appraisal)
         self._nonces = nonces
         self._grant(appraisal, now, since=now)
         self._events.append(LeaseRenewed(appraisal, number))
 
-    def _judge(self, evidence: Evidence, binding: Binding, previous: Appraisal | None) -> Appraisal:
+    def _judge(self, evidence: Evidence, binding: Binding, previous: Appraisal) -> Appraisal:
         """Evidence that was under way when the peer's certificate changed may be bound to the old one or to the new one."""
         present = replace(binding, attester_leaf=self._peer.certificate.hash)
         try:
@@ -554,8 +553,8 @@ class Session:
         if peer.node_id != self._peer.node_id or peer.start_id != self._peer.start_id:
             raise Refused(Reason.BAD_ENDORSEMENT, "CREDENTIALS of another node or start")
         self._peer = peer
-        if self._lease is not None:
-            self._grant(self._lease.appraisal, now, since=self._lease.since)
+        lease = self._check_lease(now)
+        self._grant(lease.appraisal, now, since=lease.since)
         self._events.append(CredentialsChanged(peer))
 
     def _overdue(self, lease: Lease) -> float:

@@ -24,7 +24,19 @@ from overlay.core.session_states import State
 from overlay.core.wire import encode, make_map, sha256, u64
 from overlay.registry import FrameFlag, FrameType, Reason
 from tests.unit.core.authority_kit import make_member
-from tests.unit.core.session_kit import ALICE, BOB, LAB, End, Pair, SeededChance, context, evidence_for, local, records
+from tests.unit.core.session_kit import (
+    ALICE,
+    BOB,
+    LAB,
+    End,
+    Pair,
+    SeededChance,
+    context,
+    evidence_for,
+    local,
+    raw_frame,
+    records,
+)
 
 PATIENT = AttestTimes(lease=1e6, overdue=1e6)
 LATER = make_member(LAB, "alice", not_before=LAB.at)
@@ -116,8 +128,9 @@ frames = st.builds(
     Frame, type=st.sampled_from(list(FrameType)), flags=st.sampled_from([FrameFlag.NONE] * 4 + [FrameFlag.MORE]),
     stream=st.sampled_from([0, 0, 0, 1, 2, 7]), body=bodies,
 )  # fmt: skip
-junk = st.builds(lambda kind, flags, body: bytes([kind, flags]) + bytes(4) + len(body).to_bytes(2, "big") + body,
-                 st.integers(0, 255), st.integers(0, 3), st.binary(max_size=20)) | st.binary(min_size=1, max_size=30)  # fmt: skip
+junk = st.binary(min_size=1, max_size=30) | st.builds(
+    lambda kind, flags, body: raw_frame(kind, body, flags=flags), st.integers(0, 255), st.integers(0, 3), st.binary(max_size=20)
+)
 
 
 @settings(max_examples=400)

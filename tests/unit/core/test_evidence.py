@@ -28,7 +28,7 @@ BINDING = Binding(
         Evidence, count=st.integers(0, 65_536), index=st.integers(0, 65_535),
         path=st.lists(st.binary(min_size=32, max_size=32), max_size=16).map(tuple), claims=st.binary(max_size=100),
         ak_public=st.binary(max_size=1024), quote=st.binary(max_size=2048), signature=st.binary(max_size=1024),
-    )  # fmt: skip
+    )
 )
 def test_evidence_is_read_as_it_was_written(evidence: Evidence) -> None:
     assert Evidence.unpack(evidence.pack(), evidence.claims, limit=PROOF_MAX) == evidence
@@ -59,7 +59,7 @@ def test_evidence_above_its_limit_is_refused_unread() -> None:
 
 
 @pytest.mark.parametrize("changes", [{"nonce": bytes(31)}, {"h": bytes(33)}])
-def test_a_binding_without_a_whole_nonce_or_hash_cannot_be_made(changes: dict[str, bytes]) -> None:
+def test_a_binding_without_a_whole_nonce_or_hash_cannot_be_made(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="32 bytes"):
         replace(BINDING, **changes)
 

@@ -89,6 +89,14 @@ def test_both_kinds_of_identity_key_shake_hands(alice: str, bob: str) -> None:
     Pair.established(alice=ends[0], bob=ends[1])
 
 
+def test_the_first_bytes_may_come_in_pieces() -> None:
+    pair = Pair()
+    data = pair.alice.session.data_to_send()
+    for start in range(0, len(data), 5):
+        assert pair.deliver(data[start : start + 5], to=pair.bob) == []
+    assert pair.bob.session.state is State.AWAIT_MESSAGE_3
+
+
 # --- the gate -------------------------------------------------------------------------------------------------------
 
 

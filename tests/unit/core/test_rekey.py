@@ -130,11 +130,11 @@ def test_messages_flow_while_the_keys_change() -> None:
     pair.now += 60.0
     pair.tick(pair.alice)
     for number in range(12):
-        for name in said:
+        for name, bodies in said.items():
             end: End = getattr(pair, name)
             body = b"%s %d " % (name.encode(), number) * (1 + number * 3000)
             end.session.send(CALL, end.session.next_stream(), body, pair.now)
-            said[name].append(body)
+            bodies.append(body)
             pair.move(end)
     pair.exchange()
     assert pair.alice.session.epoch == pair.bob.session.epoch == 2

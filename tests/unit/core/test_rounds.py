@@ -30,7 +30,8 @@ from overlay.core.session_states import State
 from overlay.core.wire import make_map
 from overlay.errors import Refused
 from overlay.registry import FrameType, Reason, Role
-from tests.unit.core.session_kit import ALICE, BOB, LAB, End, Pair, SeededChance, evidence_for, refusal
+from tests.unit.core.authority_kit import make_member
+from tests.unit.core.session_kit import ALICE, BOB, LAB, End, Pair, SeededChance, evidence_for, local, refusal
 
 
 def binding(number: int = 0) -> Binding:
@@ -392,12 +393,58 @@ def test_a_late_nonce_for_a_round_before_is_taken() -> None:
     assert [type(event) for event in pair.move(pair.bob)] == [NonceReceived, NonceReceived]
 
 
+# --- a certificate that changes meanwhile ---------------------------------------------------------------------------
+
+LATER = make_member(LAB, "alice", not_before=LAB.at)
+
+
+def nonce_and_papers(number: int, *, crossed: bool) -> Pair:
+    """Alice has a nonce of Bob's and a new certificate; crossed: Bob gave the nonce before he knew of the certificate."""
+    pair = Pair.established(attest=AttestTimes(overdue=20.0))
+    pair.answer_evidence = False
+    if number == UNASKED:
+        pair.sleep(19.9)
+        pair.now += 0.1
+        pair.tick(pair.bob)
+    else:
+        pair.alice.session.open_round(number)
+        pair.move(pair.alice)
+    if not crossed:
+        pair.move(pair.bob)
+    pair.alice.session.change_credentials(local(LATER))
+    pair.exchange()
+    return pair
+
+
+@pytest.mark.parametrize("crossed", [False, True])
+@pytest.mark.parametrize("number", [1, UNASKED])
+def test_evidence_under_way_while_the_certificate_changes_is_good(number: int, crossed: bool) -> None:
+    pair = nonce_and_papers(number, crossed=crossed)
+    leaf = (LATER if crossed else ALICE).peer.certificate.hash
+    assert pair.alice.wanted.attester_leaf == leaf
+    assert [type(event) for event in prove(pair, pair.alice, number)] == [LeaseRenewed]
+
+
+def test_evidence_bound_to_neither_certificate_is_refused() -> None:
+    pair = nonce_and_papers(1, crossed=True)
+    evidence = evidence_for(replace(pair.alice.wanted, attester_leaf=bytes(32)))
+    assert refusal(prove(pair, pair.alice, evidence=evidence)) is Reason.EVIDENCE_NOT_BOUND
+
+
+def test_evidence_refused_for_another_reason_is_not_tried_again() -> None:
+    pair = nonce_and_papers(1, crossed=False)
+    pair.bob.appraiser.fault = Refused(Reason.PCR_MISMATCH)
+    assert refusal(prove(pair, pair.alice)) is Reason.PCR_MISMATCH
+    assert len(pair.bob.appraiser.seen) == 2
+
+
 # --- a peer that brings none ----------------------------------------------------------------------------------------
 
 
 def asked_unasked(pair: Pair, end: End) -> list[float]:
     """The times, counted from the opening, at which the other end asked this one without being asked."""
-    start, times = pair.now, []
+    start = pair.now
+    times: list[float] = []
     while pair.now < start + 149.0:
         before = len(end.events)
         pair.sleep(min(1.0, start + 149.0 - pair.now))

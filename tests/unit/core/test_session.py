@@ -140,8 +140,11 @@ def admission_states() -> dict[State, Callable[[], Pair]]:
         return pair
 
     return {
-        State.AWAIT_CHALLENGE: lambda: Pair.agreed()[0], State.ADMITTING: Pair.admitting, State.ADMITTED_PEER: lambda: half("alice"),
-        State.ADMITTED_US: lambda: half("bob"), State.OPEN: Pair.established,
+        State.AWAIT_CHALLENGE: lambda: Pair.agreed()[0],
+        State.ADMITTING: Pair.admitting,
+        State.ADMITTED_PEER: lambda: half("alice"),
+        State.ADMITTED_US: lambda: half("bob"),
+        State.OPEN: Pair.established,
     }  # fmt: skip
 
 

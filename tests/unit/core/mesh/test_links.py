@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -107,7 +108,7 @@ def test_changes_more_than_ten_minutes_apart_do_not_count_together() -> None:
 
 def test_many_restarts_in_a_row_are_no_clone() -> None:
     names = [bytes([number]) * 16 for number in range(30)]
-    assert changes(*range(29), pairs=tuple(zip(names, names[1:], strict=False))) == [False] * 29
+    assert changes(*range(29), pairs=tuple(pairwise(names))) == [False] * 29
 
 
 def test_no_more_than_sixteen_changes_are_remembered() -> None:
