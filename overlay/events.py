@@ -104,6 +104,15 @@ class PeerAttested(NodeEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PeerWarning(NodeEvent):
+    """A member's evidence is not what the policy lists, and the policy says to warn only."""
+
+    name: str
+    node: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceFailed(NodeEvent):
     """Our own prover could not make evidence."""
 

@@ -132,7 +132,7 @@ class FrameType(IntEnum):
     STREAM_SEGMENT = 0x2B
     STREAM_END = 0x2C
     STREAM_RESET = 0x2D
-    PUBLISH = 0x30
+    PUBLISH = 0x30  # reserved: publications travel as ITEMS of their chain
     TRANSIENT = 0x31
     HEADS = 0x40
     WANT = 0x41
@@ -164,6 +164,7 @@ RESERVED_FRAMES: Final = frozenset(
         FrameType.CHECKPOINT,
         FrameType.COSIGNATURE,
         FrameType.FORK_PROOF,
+        FrameType.PUBLISH,
     }
 )
 

@@ -83,7 +83,7 @@ class Chronicle:
             case NodeStopping():
                 return EntryType.LIFECYCLE, bodies.lifecycle("stopped")
             case PeerUp():
-                kind = EvidenceKind[event.evidence.upper()]
+                kind = EvidenceKind[event.evidence.upper()]  # there is a lease, and so an appraisal, while a link is open
                 body = bodies.admission(NodeId.parse(event.node), bytes.fromhex(event.kid), level=event.level, evidence=kind)
                 return EntryType.ADMISSION, body
             case TrustLost():

@@ -25,7 +25,7 @@ from overlay.app.local import LocalNode
 from overlay.app.local_audit import LocalAudit
 from overlay.app.peer_memory import PeerMemory
 from overlay.app.topic_keeper import TopicKeeper
-from overlay.app.tpm import open_tpm, tpm_prover
+from overlay.app.tpm import open_tpm, open_tpm_later, tpm_prover
 from overlay.app.version import VERSION
 from overlay.core.evidence import Prover
 from overlay.core.identity import LocalIdentity
@@ -35,7 +35,7 @@ from overlay.core.mesh.topics import TopicCheck
 from overlay.core.policy import Policy
 from overlay.core.session import Session
 from overlay.core.trust import TrustSet
-from overlay.errors import UsageError
+from overlay.errors import HostLacks, OverlayError, UsageError
 from overlay.events import NodeEvent
 from overlay.net.background import background
 from overlay.net.node import Node, NodeParts, run_node
@@ -208,7 +208,12 @@ class Setup:
         membership = load_membership(folder)
         tpm = None
         if isinstance(load_identity(folder), TpmKey) or config.evidence == "tpm":
-            tpm = open_tpm(config.tcti)
+            try:
+                tpm = open_tpm(config.tcti)
+            except HostLacks:
+                raise
+            except OverlayError:  # the node goes on under its last endorsement, if that still holds
+                tpm = open_tpm_later(config.tcti)
             stack.callback(tpm.close)
         return cls(folder, config, membership, tpm)
 

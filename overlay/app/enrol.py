@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 from attest.areas import parse_area
 from attest.credential import Credential, make_credential, parse_endorsement_key
-from attest.enrol import TpmRequest, check_request, ek_tag
+from attest.enrol import TpmRequest, check_request
 from attest.levels import SOFTWARE_KEY, UNKNOWN_TPM
 from attest.policy import accepted_kinds, check_level
 from overlay.app.identity import attestation_blob, blob_of, identity_signer
 from overlay.app.tpm import tpm_signer
 from overlay.core.authority.issuance import FoundingAuthority
-from overlay.core.certificate_profile import LeafFacts, is_name
+from overlay.core.certificate_profile import LeafFacts, ek_tag, is_name
 from overlay.core.certificate_request import Request, build_request, verify_request
 from overlay.core.certificates import LEAF_LIFE_MAX
 from overlay.core.enrolment_files import Bundle, EnrolmentRequest, SealedBundle, TpmParts, read_bundle
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 # The longest that a certificate may live, and not the usual day: what came by file does not renew itself.
 LIFE: Final = LEAF_LIFE_MAX
 FOUNDER_ROLES: Final = ("operator", "signer")
-FIRST_GATE: Final = 0
+FIRST_GATE: Final = 1
 SECRET_SIZE: Final = 32
 NONCE_SIZE: Final = 12  # NIST SP 800-38D, section 8.2
 

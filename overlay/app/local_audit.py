@@ -14,7 +14,7 @@ from overlay.core.keys import NodeId
 from overlay.errors import UsageError
 from overlay.net.node import Node
 from overlay.net.statistics import ChainStatistics
-from overlay.registry import ChainKind, EntryType
+from overlay.registry import ChainKind
 
 FOLLOW_WAITING: Final = 4096  # entries a follower may lag behind: our guess
 
@@ -97,7 +97,7 @@ class LocalAudit:
         name = self._names().get(entry.node_id, entry.node_id.short)
         return EntryView(
             node_id=entry.node_id, node_name=name, log_id=entry.log_id, seq=entry.seq, hash=entry.hash, at=entry.at,
-            type=EntryType(entry.type).name.lower(), body=describe(entry.type, entry.body),
+            type=entry.type_name, body=describe(entry.type, entry.body),
         )
 
     @staticmethod

@@ -1,14 +1,15 @@
 """Topics of a node: publishing, keeping, replicating, and handing to subscribers, each item once and in its author's order."""
 
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import Self
 
 import trio
 
 from overlay.app.api import Published, TopicItem
 from overlay.core.identity import LocalIdentity
-from overlay.core.keys import NodeId
 from overlay.core.limits import ENTRY_MAX
 from overlay.core.mesh.chains import item_hash, next_hlc
 from overlay.core.mesh.reconcile import Head, ItemsVerified, RangeWanted, Reconcile
@@ -38,14 +39,39 @@ class Subscription:
     def __init__(self, topic: str) -> None:
         self.topic = topic
         self.dropped = 0
-        self._in, self.out = trio.open_memory_channel[TopicItem](WAITING)
+        self._in, self.out = trio.open_memory_channel[tuple[bytes, TopicItem]](WAITING)
 
-    def push(self, item: TopicItem) -> None:
-        """Queue an item; with a full queue it is dropped and counted."""
+    def push(self, log_id: bytes, item: TopicItem) -> None:
+        """Queue an item of a chain; with a full queue it is dropped and counted."""
         try:
-            self._in.send_nowait(item)
+            self._in.send_nowait((log_id, item))
         except trio.WouldBlock:
             self.dropped += 1
+
+
+class TopicItems:
+    """An asynchronous iterator over what was kept, then over what comes; it goes on after a cancelled `anext`."""
+
+    def __init__(self, kept: list[tuple[bytes, TopicItem]], subscription: Subscription) -> None:
+        self._kept = deque(kept)
+        self._subscription = subscription
+        self._seen: dict[bytes, int] = {}
+
+    def __aiter__(self) -> Self:
+        """Itself."""
+        return self
+
+    async def __anext__(self) -> TopicItem:
+        """The next item; waits for one."""
+        if self._kept:
+            await trio.lowlevel.checkpoint()
+            log_id, item = self._kept.popleft()
+            self._seen[log_id] = max(self._seen.get(log_id, -1), item.seq or 0)
+            return item
+        while True:
+            log_id, item = await self._subscription.out.receive()
+            if item.seq is None or item.seq > self._seen.get(log_id, -1):
+                return item
 
 
 class TopicKeeper:
@@ -139,28 +165,25 @@ class TopicKeeper:
         self._subscriptions.add(subscription)
         kept = await trio.to_thread.run_sync(self._store.of_topic, topic)
         try:
-            yield self._items(subscription, kept)
+            yield TopicItems(self._readable(kept), subscription)
         finally:
             self._subscriptions.discard(subscription)
 
-    async def _items(self, subscription: Subscription, kept: list[StoredItem]) -> AsyncIterator[TopicItem]:
-        seen: dict[NodeId, int] = {}
+    def _readable(self, kept: list[StoredItem]) -> list[tuple[bytes, TopicItem]]:
+        """Nothing is shown that cannot be verified any more, because nobody remembers its endorsement."""
+        found = []
         for stored in kept:
             try:
-                one = self._verify(stored.raw)
+                found.append((stored.log_id, self._item(self._verify(stored.raw), transient=False)))
             except Refused:
-                continue  # its endorsement is not known any more; nothing is shown that cannot be verified
-            seen[one.author.node_id] = max(seen.get(one.author.node_id, -1), one.seq)
-            yield self._item(one, transient=False)
-        async for item in subscription.out:
-            if item.seq is None or item.seq > seen.get(item.author.node_id, -1):
-                yield item
+                continue
+        return found
 
     def _hand_out(self, publications: list[Publication], *, transient: bool = False) -> None:
         for one in publications:
             for subscription in self._subscriptions:
                 if subscription.topic == one.topic:
-                    subscription.push(self._item(one, transient=transient))
+                    subscription.push(one.log_id, self._item(one, transient=transient))
 
     def _item(self, one: Publication, *, transient: bool) -> TopicItem:
         node_id, name = one.author.node_id, one.author.name

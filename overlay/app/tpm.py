@@ -44,6 +44,13 @@ def open_tpm(tcti: str, *, ours: bool = False) -> "Tpm":
     return _tpm.Tpm.open(tcti, ours=ours)
 
 
+def open_tpm_later(tcti: str) -> "Tpm":
+    """A TPM that did not answer when the node started: each use tries again, and fails until it does."""
+    if _missing is not None:
+        raise HostLacks(_missing, hint=HINT)
+    return _tpm.Tpm(tcti)
+
+
 def tpm_signer(tpm: "Tpm", blob: "KeyBlob") -> Signer:
     """The identity key in the TPM; signing blocks."""
     return _tpm_keys.TpmIdentitySigner(tpm, blob)

@@ -44,6 +44,7 @@ CALLS_REMEMBERED: Final = 65_536
 PING_AFTER: Final = 15.0
 PINGS_MISSED: Final = 3
 DRAIN_TIMEOUT: Final = 2.0
+PROBE_WITHIN: Final = 2.0
 
 # Clocks
 CLOCK_TOLERANCE: Final = 300.0
@@ -61,8 +62,6 @@ UNASKED_NONCE_EVERY: Final = 10.0
 ROUNDS_OPEN: Final = 8  # of one attester on a link: our guess; they are a minute apart and a nonce lives ten seconds
 
 # Handshake load
-HANDSHAKES_PER_SECOND: Final = 20.0
-HANDSHAKE_BURST: Final = 5
 HALF_OPEN_PER_ADDRESS: Final = 8
 HALF_OPEN_MAX: Final = 64
 

@@ -52,7 +52,7 @@ from overlay.registry import RESERVED_FRAMES, EvidenceKind, FrameFlag, FrameType
 
 APPLICATION = frozenset(
     {
-        FrameType.CALL, FrameType.REPLY, FrameType.PUBLISH, FrameType.TRANSIENT, FrameType.HEADS, FrameType.WANT,
+        FrameType.CALL, FrameType.REPLY, FrameType.TRANSIENT, FrameType.HEADS, FrameType.WANT,
         FrameType.ITEMS,
     }
 )

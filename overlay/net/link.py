@@ -36,6 +36,7 @@ class Link:
         self.address = address
         self.calls: Calls | None = None
         self.rounds = 0
+        self.warned: set[str] = set()
         self.replies: set[bytes] = set()  # tokens of our calls that wait here
         self.opened_at = -math.inf
         self.ended: Closed | Failed | None = None
@@ -136,6 +137,11 @@ class Link:
     def probe(self, within: float) -> None:
         """Ask for a sign of life."""
         self.session.probe(trio.current_time(), within)
+        self.kick()
+
+    def woke(self, within: float) -> None:
+        """This machine has slept: fresh keys, and a sign of life."""
+        self.session.woke(trio.current_time(), within)
         self.kick()
 
     def close(self, reason: Reason) -> None:

@@ -29,6 +29,7 @@ from overlay.core.session_events import (
     EvidenceWanted,
     Failed,
     LeaseRenewed,
+    MessageReceived,
     NonceReceived,
     Opened,
     Rekeyed,
@@ -56,6 +57,7 @@ from overlay.events import (
     PeerAttested,
     PeerDown,
     PeerUp,
+    PeerWarning,
     TrustLost,
 )
 from overlay.net.background import background
@@ -65,8 +67,10 @@ from overlay.net.pool import Pool
 from overlay.net.ports import Finder
 from overlay.net.replicator import ChainKeeper, Replicator
 from overlay.net.statistics import LinkStatistics
+from overlay.net.wake import wait_wake
 from overlay.registry import ChainKind, FrameType, Reason, ReplyStatus, Role
 
+RENEW_LOOK_EVERY = 60.0  # seconds: a machine that slept, or a TPM that failed, costs a minute
 ADMISSION_PROOF = -1  # stands for the CHALLENGE's nonce among the round numbers
 Observer = Callable[[NodeEvent], None]
 TransientHandler = Callable[[bytes, PeerInfo], Awaitable[None]]
@@ -115,6 +119,7 @@ class Node:
         self._prover = parts.prover(parts.identity)
         self._leader = RoundLeader(times=parts.attest, chance=parts.chance, now=trio.current_time())
         self._leader_wake = trio.Event()
+        self._proving = trio.Lock()
         self._replies: dict[bytes, trio.MemorySendChannel[ReplyReceived]] = {}
         self._peers_changed = trio.Event()
         self.pool = Pool(own_id=parts.identity.node_id, owner=self, nursery=nursery, fraction=parts.chance.fraction)
@@ -131,6 +136,7 @@ class Node:
         self._nursery.start_soon(self._serve, listeners)
         self._nursery.start_soon(self._lead_rounds)
         self._nursery.start_soon(self._renew_endorsement)
+        self._nursery.start_soon(self._watch_sleep)
         for replicator in self.replicators.values():
             self._nursery.start_soon(replicator.run)
         own = self.identity.verified
@@ -196,10 +202,12 @@ class Node:
             case NonceReceived(number=number, binding=binding):
                 self._leader.nonce(link, number, binding, trio.current_time())
                 self._leader_wake.set()
-            case Opened():
+            case Opened(appraisal=appraisal):
                 self._on_opened(link)
+                self._warn(link, appraisal.warnings)
             case LeaseRenewed(appraisal=appraisal, round=number):
                 link.rounds += 1
+                self._warn(link, appraisal.warnings)
                 name, node = _who(link)
                 self.emit(PeerAttested(name=name, node=node, level=appraisal.level, round=number))
             case Rekeyed(epoch=epoch):
@@ -240,6 +248,14 @@ class Node:
         name, node = _who(link)
         self.emit(IdentityCloned(name=name, node=node))
 
+    def _warn(self, link: Link, warnings: tuple[str, ...]) -> None:
+        """What the policy lets pass and someone should see; once for each link."""
+        name, node = _who(link)
+        for warning in warnings:
+            if warning not in link.warned:
+                link.warned.add(warning)
+                self.emit(PeerWarning(name=name, node=node, detail=warning))
+
     def _on_opened(self, link: Link) -> None:
         link.calls = Calls(
             identity=lambda: self.identity, mesh_id=self.parts.trust().mesh_id, first_h=link.session.first_h,
@@ -277,6 +293,12 @@ class Node:
 
     async def _prove(self, wanted: ProofWanted) -> None:
         """One quote for all; a prover that fails ends no open link by itself, the leases do."""
+        async with self._proving:
+            await self._prove_all(wanted)
+        self._leader.proven()
+        self._leader_wake.set()
+
+    async def _prove_all(self, wanted: ProofWanted) -> None:
         try:
             found = await trio.to_thread.run_sync(self._prover.prove, [binding for _, _, binding in wanted.bindings])
         except OverlayError as error:
@@ -292,22 +314,34 @@ class Node:
                     link.supply_evidence(evidence)
                 elif isinstance(link, Link):
                     link.send_evidence(number, evidence)
-        self._leader.proven()
-        self._leader_wake.set()
 
     async def _renew_endorsement(self) -> None:
-        """A new endorsement every 12 h, told to every peer before the first message under it."""
+        """A new endorsement every 12 h by the calendar, told to every peer before the first message under it."""
         while True:
-            await trio.sleep(limits.ENDORSEMENT_RENEW)
+            await trio.sleep(RENEW_LOOK_EVERY)
+            age = self.parts.calendar() - self.identity.verified.endorsement.not_before
+            if age.total_seconds() < limits.ENDORSEMENT_RENEW:
+                continue
             try:
-                identity = await self.parts.renew()
+                await self._renew()
             except OverlayError as error:
                 self.emit(EvidenceFailed(detail=f"the endorsement was not renewed: {error}", hint=error.hint))
-                continue
+
+    async def _renew(self) -> None:
+        """Between two proofs, because a proof is judged under the credentials that the peer knows."""
+        async with self._proving:
+            identity = await self.parts.renew()
             self._prover = self.parts.prover(identity)
             for link in self.pool.all_links:
                 link.change_credentials(identity)
             self.identity = identity
+
+    async def _watch_sleep(self) -> None:
+        """After a sleep every link gets fresh keys, or is found dead."""
+        while True:
+            await wait_wake()
+            for link in self.pool.all_links:
+                link.woke(limits.PROBE_WITHIN)
 
     # --- messages ---------------------------------------------------------------------------------------------------
 
@@ -315,21 +349,22 @@ class Node:
         """Application messages of one link, in order, until it ends."""
         async for message in link.messages:
             try:
-                await self._take_message(link, message.type, message.stream, message.body)
+                await self._take_message(link, message)
             except Refused as error:
                 link.refuse(error.reason, error.detail)
         self._drop_replies(link)
 
-    async def _take_message(self, link: Link, kind: FrameType, stream: int, body: bytes) -> None:
-        calls = link.calls
+    async def _take_message(self, link: Link, message: MessageReceived) -> None:
+        """Judged under the credentials that were in force when it came."""
+        calls, stream, body = link.calls, message.stream, message.body
         if calls is None:
             return
-        match kind:
+        match message.type:
             case FrameType.CALL:
-                for received in calls.on_call(body, stream, link.peer):
+                for received in calls.on_call(body, stream, message.peer):
                     self._nursery.start_soon(self._handle, link, calls, received)
             case FrameType.REPLY:
-                for reply in calls.on_reply(body, stream, link.peer):
+                for reply in calls.on_reply(body, stream, message.peer):
                     waiting = self._replies.pop(reply.token, None)
                     if waiting is not None:
                         waiting.send_nowait(reply)
@@ -340,7 +375,7 @@ class Node:
                 replicator = None if chain_kind is None else self.replicators.get(chain_kind)
                 if replicator is None:
                     raise Refused(Reason.UNSUPPORTED, "a kind of chain that this node does not keep")
-                replicator.received(link.peer.node_id, kind, body)
+                replicator.received(message.peer.node_id, message.type, body)
 
     async def _handle(self, link: Link, calls: Calls, received: CallReceived) -> None:
         """Run a handler; whatever it raises is the answer FAILED, and no reason to end the node."""

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from overlay.core.keys import NodeId
+from overlay.core.limits import CALL_TIMEOUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Peer:
         """How well it was attested when this object was made: 0 to 5."""
         return self.info.level
 
-    async def call(self, method: str, body: bytes = b"", *, timeout: float = 30.0) -> bytes:  # noqa: ASYNC109
+    async def call(self, method: str, body: bytes = b"", *, timeout: float = CALL_TIMEOUT) -> bytes:  # noqa: ASYNC109
         """Call a service of the peer; both ways are signed. Waits for the answer.
 
         Args:

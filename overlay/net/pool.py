@@ -19,7 +19,6 @@ from overlay.net.link import Link
 from overlay.registry import Reason, Role
 
 CONNECT_TIMEOUT = 3.0  # our guess: a LAN answers in milliseconds
-PROBE_WITHIN = 2.0
 OWN_ADDRESS_FOR = 600.0
 STRANGER_TRIES = 20  # an announcement that nobody answers is dropped after so many dials
 TARGETS_MAX = 1024
@@ -200,7 +199,7 @@ class Pool:
                 link.close(Reason.SUPERSEDED)
             case Choice.PROBE:
                 self._probed[peer.node_id] = link
-                old.probe(PROBE_WITHIN)
+                old.probe(limits.PROBE_WITHIN)
                 self._nursery.start_soon(self._await_probe, old, link)
 
     def _install(self, link: Link) -> None:
@@ -225,7 +224,7 @@ class Pool:
 
     async def _await_probe(self, old: Link, new: Link) -> None:
         """The old link answered, and so stays, unless it is gone after the time that it had."""
-        await trio.sleep(PROBE_WITHIN + 0.1)
+        await trio.sleep(limits.PROBE_WITHIN + 0.1)
         if old.is_open and new.is_open and self._probed.pop(new.peer.node_id, None) is new:
             await self._retire(new)
 

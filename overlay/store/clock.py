@@ -34,7 +34,3 @@ def raise_floor(folder: StateFolder, proven: datetime) -> datetime:
     folder.write(CLOCK_FLOOR, make_map(int(after.timestamp())))
     return after
 
-
-def validity_time(wall: datetime, floor: datetime | None) -> datetime:
-    """The time at which certificates and endorsements are judged."""
-    return wall if floor is None else max(wall, floor)

@@ -83,11 +83,11 @@ class TopicStore:
             raise OverlayError(f"{self._path.name} takes nothing more: {error}", hint="look at the disk") from None
 
     def range(self, log_id: bytes, start: int, count: int) -> list[bytes]:
-        """Kept items from `start` on, without gaps; none if the first of them was dropped."""
+        """Kept items from `start` on, without gaps; from a later one, where those before it were dropped."""
         rows = self._connection.execute(
             "SELECT seq, raw FROM items WHERE log_id = ? AND seq >= ? ORDER BY seq LIMIT ?", (log_id, start, count)
         ).fetchall()
-        return [raw for index, (seq, raw) in enumerate(rows) if seq == start + index]
+        return [raw for index, (seq, raw) in enumerate(rows) if seq == rows[0][0] + index]
 
     def of_topic(self, topic: str) -> list[StoredItem]:
         """All that is kept of a topic, oldest first."""

@@ -13,7 +13,6 @@ SHELLS = (
     "overlay.net",
     "overlay.store",
     "overlay.testing",
-    "discovery.book",  # a file
     "discovery.interfaces",  # the host's addresses
     "discovery.mdns",  # a socket
     "discovery.search",  # tasks

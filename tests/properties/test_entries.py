@@ -104,6 +104,18 @@ def test_every_leaf_and_every_earlier_tree_can_be_proven(leaves: list[bytes], da
 
 @settings(deadline=None, max_examples=200)
 @given(hashes, st.data())
+def test_a_proof_is_of_its_two_roots_only(leaves: list[bytes], data: st.DataObject) -> None:
+    first = data.draw(st.integers(1, len(leaves)))
+    proof, before, after = consistency_proof(leaves, first), root_of(leaves[:first]), root_of(leaves)
+    other = data.draw(st.binary(min_size=32, max_size=32))
+    assume(other not in (before, after))
+    for roots in ((other, after), (before, other)):
+        with pytest.raises(Refused):
+            check_consistency(first, roots[0], len(leaves), roots[1], proof)
+
+
+@settings(deadline=None, max_examples=200)
+@given(hashes, st.data())
 def test_a_changed_proof_proves_nothing(leaves: list[bytes], data: st.DataObject) -> None:
     index = data.draw(st.integers(0, len(leaves) - 1))
     root, first, size = root_of(leaves), index + 1, len(leaves)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overlay.core.frames import Frame
-from overlay.core.limits import KEM_CIPHERTEXT_SIZE, KEM_KEY_SIZE, AttestTimes, RekeyTimes
+from overlay.core.limits import KEM_CIPHERTEXT_SIZE, KEM_KEY_SIZE, NONCE_LIFE, AttestTimes, RekeyTimes
 from overlay.core.session_events import (
     Closed,
     CredentialsChanged,
@@ -233,7 +233,7 @@ def recorded() -> tuple[bytes, bytes]:
     pair.alice.session.open_round(1)
     listen()
     pair.alice.session.change_credentials(local(LATER))
-    pair.alice.session.send(FrameType.PUBLISH, 0, b"news", pair.now)
+    pair.alice.session.send(FrameType.TRANSIENT, 0, b"news", pair.now)
     pair.now += 60.0
     pair.tick(pair.alice)
     listen()
@@ -319,6 +319,7 @@ class Wire:
         self.under_way = {"alice": bytearray(), "bob": bytearray()}
         self.said: dict[str, list[bytes]] = {"alice": [], "bob": []}
         self.rounds = 0
+        self.carried_at = self.pair.now
 
     def do(self, act: str, name: str, amount: Any) -> None:
         end: End = getattr(self.pair, name)
@@ -329,6 +330,8 @@ class Wire:
         elif act == "carry":
             self.carry(end, name, amount)
         elif act == "pass":
+            if self.pair.now + amount > self.carried_at + NONCE_LIFE - 1.0:  # nothing is under way for that long
+                self.carry_all()
             self.pair.now += amount
             end.take(end.session.tick(self.pair.now))
         elif act == "round" and self.rounds < 7:
@@ -347,6 +350,7 @@ class Wire:
         del wire[:amount]
 
     def carry_all(self) -> None:
+        self.carried_at = self.pair.now
         for _ in range(30):
             for name in ("alice", "bob"):
                 self.carry(getattr(self.pair, name), name, 10**9)

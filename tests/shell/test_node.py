@@ -56,7 +56,7 @@ async def test_a_call_under_way_ends_when_the_peer_goes() -> None:
         raise AssertionError
 
     mesh = fresh_mesh()
-    async with running(make_parts(mesh, "alice", services={"hang": hang})) as alice:
+    async with running(make_parts(mesh, "alice", services={"hang": hang})) as alice:  # noqa: SIM117
         async with running(make_parts(mesh, "bob", seeds=[alice.seed])) as bob:
             await bob.saw(PeerUp)
             (peer,) = bob.node.peers

@@ -15,7 +15,7 @@ from overlay.app.lab.machine import ACTOR, Machine, wait_until
 from overlay.app.lab.options import Choice, LabOptions
 from overlay.app.lab.processes import Child
 from overlay.app.lab.report import Snapshot, snapshot
-from overlay.app.lab.staging import Recipe, enrol, found
+from overlay.app.lab.staging import MESH_NAME, Recipe, enrol, found
 from overlay.app.lab.world import Host, World
 from overlay.errors import CheckFailed
 from overlay.net.background import background
@@ -69,10 +69,10 @@ class Lab:
         """The machines whose logs count."""
         return self.machines
 
-    async def begin(self) -> None:
+    async def begin(self, mesh_name: str = MESH_NAME) -> None:
         """Found the mesh, enrol everyone, start everyone."""
         hosts = self.world.hosts
-        recipe, founder = await found(hosts[0], tpm=self.choice.evidence == "tpm")
+        recipe, founder = await found(hosts[0], tpm=self.choice.evidence == "tpm", mesh_name=mesh_name)
         self._recipe = recipe
         self.machines.append(founder)
         for host in hosts[1:]:

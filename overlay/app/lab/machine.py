@@ -1,6 +1,7 @@
 """One running node of the lab, as an onlooker sees it: its event lines, and its status through its control socket."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import trio
 
 from overlay.app.client import connect_local
+from overlay.app.config import PREFIX
 from overlay.app.lab.processes import Child
 from overlay.app.lab.world import Host
 from overlay.errors import CheckFailed, OverlayError
@@ -36,8 +38,8 @@ class Machine:
         extra: Sequence[str] = (),
     ) -> None:
         """Start the process; its lines are read until it ends."""
-        argv = [sys.executable, "-m", module, "--state", str(self.state), *extra, "run", "--json", *settings]
-        self.child = self.host.spawn(argv, env=env, name=f"{self.name}-node")
+        argv = [sys.executable, "-P", "-m", module, "--state", str(self.state), *extra, "run", "--json", *settings]
+        self.child = self.host.spawn(argv, env=without_settings(env or os.environ), name=f"{self.name}-node")
         nursery.start_soon(self._read, self.child)
 
     async def _read(self, child: Child) -> None:
@@ -91,9 +93,12 @@ class Machine:
         return f"{self.host.address}:{self.port}"
 
     async def status(self) -> dict[str, Any]:
-        """Its figures. Raises OverlayError if it does not answer."""
-        async with connect_local(self.state) as node:
-            return (await node.status()).fields()
+        """Its figures. Raises CheckFailed if it does not answer."""
+        try:
+            async with connect_local(self.state) as node:
+                return (await node.status()).fields()
+        except OverlayError as error:
+            raise CheckFailed(f"{self.name} does not answer: {error}; its last words: {self.last_words()}") from None
 
     async def stop(self) -> None:
         """End it in order."""
@@ -109,6 +114,11 @@ class Machine:
         except OSError:
             return ""
         return lines[-1] if lines else "nothing on standard error"
+
+
+def without_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment without settings for nodes: those of the lab get theirs by option."""
+    return {name: value for name, value in environment.items() if not name.startswith(PREFIX)}
 
 
 async def wait_until(

@@ -1,15 +1,18 @@
 """What the lab was asked for, and what this host can give: what was named by option never falls back."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from overlay.app import tpm
+from overlay.app.config import PERIOD
 from overlay.app.lab import namespaces, tpms
 from overlay.errors import HostLacks, UsageError
 
 EvidenceChoice = Literal["tpm", "software"]
 NetworkChoice = Literal["namespaces", "loopback"]
+Probe = Callable[[], str | None]
 NODES_MAX = 20  # our guess: every node is a process with some 60 MB
 
 
@@ -30,8 +33,9 @@ class LabOptions:
     def __post_init__(self) -> None:
         if not 2 <= self.nodes <= NODES_MAX:
             raise UsageError(f"a lab has 2 to {NODES_MAX} nodes")
-        if self.rekey_after < 1 or self.attest_every < 1:
-            raise UsageError("--rekey-after and --attest-every are at least one second")
+        low, high = PERIOD
+        if not all(low <= period <= high for period in (self.rekey_after, self.attest_every)):
+            raise UsageError(f"--rekey-after and --attest-every are {low:g} to {high:g} seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +47,18 @@ class Choice:
     degraded: list[str] = field(default_factory=list)
 
 
-def choose(options: LabOptions) -> Choice:
-    """Raises HostLacks if something was asked for that this host does not have."""
+def tpm_missing() -> str | None:
+    """None if software TPMs work here, else what is missing."""
+    return tpm.missing() or tpms.available()
+
+
+def choose(
+    options: LabOptions, *, tpm_lacks: Probe = tpm_missing, network_lacks: Probe = namespaces.available
+) -> Choice:
+    """What to use; the probes say what is missing, or None. Raises HostLacks for what was asked for and is missing."""
     degraded: list[str] = []
     evidence: EvidenceChoice = "tpm"
-    missing = tpm_missing()
+    missing = tpm_lacks()
     if options.evidence == "software" or (options.evidence is None and missing):
         evidence = "software"
     if missing and options.evidence == "tpm":
@@ -56,7 +67,7 @@ def choose(options: LabOptions) -> Choice:
     if missing and options.evidence is None:
         degraded.append(f"software evidence instead of a TPM: {missing}")
     network: NetworkChoice = "namespaces"
-    missing = namespaces.available()
+    missing = network_lacks()
     if options.network == "loopback" or (options.network is None and missing):
         network = "loopback"
     if missing and options.network == "namespaces":
@@ -64,8 +75,3 @@ def choose(options: LabOptions) -> Choice:
     if missing and options.network is None:
         degraded.append(f"loopback instead of network namespaces: {missing}")
     return Choice(evidence, network, degraded)
-
-
-def tpm_missing() -> str | None:
-    """None if software TPMs work here, else what is missing."""
-    return tpm.missing() or tpms.available()

@@ -1,7 +1,7 @@
 """What the lab says at its end: one JSON object, alone on standard output (docs/guide/lab.md)."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from overlay.core.wire import sha256
 from overlay.registry import SUITE_NAME
@@ -60,9 +60,12 @@ class Snapshot:
         return self.heads_equal and len(self.links) == count * (count - 1) // 2
 
 
+NOTHING: Final = Snapshot(nodes=[], links=[], heads_equal=False)  # of a mesh that did not come up, or does not answer
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Everything."""
+    """Everything; `why` the lab gave up early is for people, and no part of the JSON."""
 
     ok: bool
     version: str
@@ -73,6 +76,7 @@ class Report:
     before: Snapshot
     scenes: list[SceneRow] = field(default_factory=list)
     after: Snapshot
+    why: str = ""
 
     def fields(self) -> dict[str, Any]:
         """Ready for JSON, in the order of the guide."""

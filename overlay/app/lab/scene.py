@@ -7,7 +7,8 @@ import trio
 
 from overlay.app.lab.lab import Lab
 from overlay.app.lab.machine import Event, Machine, peer_up, refused
-from overlay.app.lab.report import SceneRow
+from overlay.app.lab.options import Choice
+from overlay.app.lab.report import SceneRow, Status
 from overlay.errors import CheckFailed, OverlayError
 from overlay.registry import Reason
 
@@ -35,14 +36,23 @@ class Scene:
     needs_tpm: bool = False
     expected_software: Reason | None = None  # where another reason holds without TPMs
 
+    def expects(self, choice: Choice) -> str:
+        """The name of the reason that has to be in a victim's log."""
+        with_tpm = choice.evidence == "tpm"
+        return (self.expected if with_tpm else self.expected_software or self.expected).name
+
+    def unfinished(self, choice: Choice) -> SceneRow:
+        """The row of a scene that cannot be played here, or did not come to its end."""
+        if self.needs_tpm and choice.evidence != "tpm":
+            return self._row(choice, status="skipped", why="needs TPM evidence")
+        return self._row(choice, status="failed", why="it did not come to its end")
+
     async def play(self, lab: Lab) -> SceneRow:
         """Control, attack, verdict. Never raises for what went wrong in the scene."""
+        if self.needs_tpm and lab.choice.evidence != "tpm":
+            return self.unfinished(lab.choice)
         began = trio.current_time()
         observed, by, why = "", "", ""
-        with_tpm = lab.choice.evidence == "tpm"
-        expected = (self.expected if with_tpm else self.expected_software or self.expected).name
-        if self.needs_tpm and not with_tpm:
-            return SceneRow(name=self.name, expected=expected, observed="", by="", status="skipped", why="needs TPM evidence")
         try:
             actor = await lab.actor()
             await self.control(lab, actor)
@@ -50,11 +60,17 @@ class Scene:
             observed, by = found.reason, found.by
         except OverlayError as error:
             why = str(error)
-        passed = observed == expected and not why
+        passed = observed == self.expects(lab.choice) and not why
+        return self._row(
+            lab.choice, observed=observed, by=by, status="passed" if passed else "failed",
+            why=why or ("" if passed else "another reason than expected"), seconds=round(trio.current_time() - began, 1),
+        )
+
+    def _row(
+        self, choice: Choice, *, status: Status, why: str, observed: str = "", by: str = "", seconds: float = 0.0
+    ) -> SceneRow:
         return SceneRow(
-            name=self.name, expected=expected, observed=observed, by=by,
-            status="passed" if passed else "failed", why=why or ("" if passed else "another reason than expected"),
-            seconds=round(trio.current_time() - began, 1),
+            name=self.name, expected=self.expects(choice), observed=observed, by=by, status=status, why=why, seconds=seconds
         )
 
 

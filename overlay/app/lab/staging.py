@@ -41,19 +41,19 @@ def lab_policy(*, tpm: bool) -> Policy:
     )
 
 
-async def found(host: Host, *, tpm: bool) -> tuple[Recipe, Machine]:
+async def found(host: Host, *, tpm: bool, mesh_name: str = MESH_NAME) -> tuple[Recipe, Machine]:
     """The first member, on its host."""
-    return await trio.to_thread.run_sync(_found, host, tpm)
+    return await trio.to_thread.run_sync(_found, host, tpm, mesh_name)
 
 
-def _found(host: Host, tpm: bool) -> tuple[Recipe, Machine]:  # noqa: FBT001
+def _found(host: Host, tpm: bool, mesh_name: str) -> tuple[Recipe, Machine]:  # noqa: FBT001
     state = host.folder / "state"
     with_tpm = open_tpm(host.tcti) if tpm and host.tcti else None
     try:
         if with_tpm is not None:
             with_tpm.extend_pcr(MEASURED_PCR, package_manifest(installed_root()))
         with StateFolder.create(state) as folder:
-            node_id = found_mesh(folder, host.name, MESH_NAME, lab_policy(tpm=tpm), with_tpm)
+            node_id = found_mesh(folder, host.name, mesh_name, lab_policy(tpm=tpm), with_tpm)
     finally:
         if with_tpm is not None:
             with_tpm.close()

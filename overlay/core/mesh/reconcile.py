@@ -467,7 +467,7 @@ class Reconcile:
     def _pause(self, log_id: bytes, peer_id: NodeId, now: float, first: float) -> None:
         """The first pause is the shortest, each further one twice as long."""
         peer = self._peers.get(peer_id)
-        if peer is not None:
+        if peer is not None and log_id in peer.heads:  # what it never named is not remembered
             before = peer.pauses.get(log_id)
             length = first if before is None else min(before.length * 2, PAUSE_MAX)
             peer.pauses[log_id] = _Pause(now + length, length)

@@ -104,6 +104,45 @@ async def test_an_entry_that_cannot_be_does_not_stop_others(path: Path) -> None:
         assert (await log.append_application("fits", 1)).seq == 1
 
 
+async def test_in_one_commit_what_cannot_be_fails_alone(path: Path) -> None:
+    log = await opened(path)
+    errors: list[type[Exception]] = []
+
+    async def wrong() -> None:
+        try:
+            await log.append(EntryType.LIFECYCLE, lifecycle("started"), references=(b"no hash",))
+        except UsageError as error:
+            errors.append(type(error))
+
+    async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as writers:
+            writers.start_soon(log.append_application, "before", 1)
+            writers.start_soon(wrong)
+            writers.start_soon(log.append_application, "after", 2)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(log.run)
+        nursery.cancel_scope.cancel()
+    log.close()
+    assert errors == [UsageError]
+    assert verify_store(path, MESH.root).logs[0].size == 3
+
+
+async def test_when_the_endorsement_ends_a_running_log_takes_nothing_more(path: Path) -> None:
+    now = [MESH.at]
+    signer = LogSigner(ALICE.message, ALICE.credentials)
+    log = await AuditLog.open(path, root=MESH.root, signer=signer, at=lambda: now[0])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(log.run)
+        await log.append_application("in force", 1)
+        now[0] += DAY
+        with pytest.raises(Refused) as caught:
+            await log.append_application("too late", 2)
+        nursery.cancel_scope.cancel()
+    log.close()
+    assert caught.value.reason is Reason.NOT_IN_FORCE
+    assert verify_store(path, MESH.root).logs[0].size == 2
+
+
 async def test_after_the_end_of_the_endorsement_nothing_is_appended(path: Path) -> None:
     log = await opened(path)
     log.close()

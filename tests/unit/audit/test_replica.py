@@ -105,6 +105,25 @@ def test_nobody_can_pretend_that_an_author_has_two_histories(replica: AuditRepli
     assert refusal(replica, log, 3, forged.raw) is Reason.BAD_SIGNATURE
 
 
+def test_another_history_under_keys_that_only_it_has_shown_is_not_the_fault_of_who_shows_it(
+    replica: AuditReplica, log: Writer
+) -> None:
+    take(replica, log)
+    other = some_log(2, mesh=MESH)
+    other.change_to(make_member(MESH, "alice", start=2))
+    other.note("under other keys")
+    assert refusal(replica, log, 3, other.raws[3]) is Reason.FORKED
+
+
+def test_an_entry_of_another_place_is_no_other_history(replica: AuditReplica, log: Writer) -> None:
+    take(replica, log)
+    assert refusal(replica, log, 3, log.raws[1]) is Reason.CHAIN_BROKEN
+
+
+def test_the_number_of_an_entry_can_be_read_back(replica: AuditReplica, log: Writer) -> None:
+    assert [replica.number_of(raw) for raw in log.raws] == [0, 1, 2]
+
+
 def test_what_is_ahead_of_our_clock_waits(replica: AuditReplica, clock: Calendar) -> None:
     log = some_log(1, mesh=MESH)
     clock.at = log.entries[0].at - timedelta(minutes=5, milliseconds=1)

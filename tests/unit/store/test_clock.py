@@ -7,7 +7,8 @@ import pytest
 from overlay.core.endorsement import TIME_MAX
 from overlay.core.wire import make_map
 from overlay.errors import StateDamaged
-from overlay.store.clock import load_floor, raise_floor, validity_time
+from overlay.net.system import calendar
+from overlay.store.clock import load_floor, raise_floor
 from overlay.store.state import CLOCK_FLOOR, StateFolder
 from tests.unit.core.authority_kit import DAY, HOUR, NOW
 
@@ -37,9 +38,9 @@ def test_a_floor_is_kept_in_utc_and_whole_seconds(folder: StateFolder) -> None:
 
 
 def test_validity_is_judged_at_the_wall_clock_but_not_before_the_floor() -> None:
-    assert validity_time(NOW, None) == NOW
-    assert validity_time(NOW, NOW - DAY) == NOW
-    assert validity_time(NOW - DAY, NOW) == NOW
+    assert calendar(lambda: None, lambda: NOW)() == NOW
+    assert calendar(lambda: NOW - DAY, lambda: NOW)() == NOW
+    assert calendar(lambda: NOW, lambda: NOW - DAY)() == NOW
 
 
 @pytest.mark.parametrize("content", [b"", make_map(b"now"), make_map(TIME_MAX + 1), make_map(1, 2)])

@@ -10,6 +10,7 @@ from overlay.core.mesh.reconcile import (
     ANSWER_WITHIN,
     HEADS_EVERY,
     HELD_FIRST,
+    LOGS_MAX,
     LOGS_PER_PEER,
     WANTS_AT_ONCE,
     WANTS_PER_PEER,
@@ -499,6 +500,48 @@ def test_a_liar_with_many_logs_does_not_starve_the_others(ours: Ours) -> None:
     asked = wants(ours)
     assert len([one for one in asked if one[0] == BOB]) == WANTS_PER_PEER
     assert asked[-1] == (ALICE, Want(LOG, 0, 1))
+
+
+def test_of_logs_that_a_peer_never_named_nothing_is_remembered(ours: Ours) -> None:
+    for number in range(9):
+        log = b"fake%12d" % number
+        assert ours.items(BOB, 0, item(0, "later", log=log), log=log) == []
+    assert ours.machine.deadline == HEADS_EVERY
+
+
+def test_no_more_logs_are_held_than_we_can_follow() -> None:
+    heads = [(number.to_bytes(16, "big"), Head(ALICE, 1, bytes(32))) for number in range(LOGS_MAX)]
+    ours = Ours()
+    ours.machine = Reconcile(AUDIT, ours.name, ours.chains, heads)
+    ours.open(BOB)
+    assert ours.items(BOB, 0, item(0)) == []
+    assert ours.chains.checks == 0
+
+
+def test_another_history_that_nobody_asked_for_is_reported_too(ours: Ours) -> None:
+    with_log(ours, 2)
+    assert ours.items(BOB, 2, item(2, "fork")) == [HeadsDiffer(BOB, LOG, 2)]
+
+
+def test_items_that_are_stored_are_waited_for_as_long_as_it_takes(ours: Ours) -> None:
+    ours.heads(BOB, 2, ALICE)
+    events = ours.items(BOB, 0, *items(0, 2))
+    ours.heads(ALICE, 2, ALICE)
+    wants(ours)
+    ours.wait(10 * ANSWER_WITHIN)
+    assert wants(ours) == []
+    ours.store(events)
+    assert ours.machine.heads == {LOG: head(2, ALICE)}
+
+
+def test_items_that_could_not_be_stored_after_their_peer_went_are_asked_of_another(ours: Ours) -> None:
+    ours.heads(BOB, 2, CAROL)
+    ours.items(BOB, 0, *items(0, 2))
+    ours.heads(ALICE, 2, CAROL)
+    wants(ours)
+    ours.machine.peer_closed(BOB)
+    ours.machine.dropped(LOG, ours.now)
+    assert wants(ours) == [(ALICE, Want(LOG, 0, 2))]
 
 
 def test_what_is_under_way_is_bounded() -> None:
