@@ -198,13 +198,14 @@ class TopicKeeper:
     async def store(self, items: ItemsVerified) -> None:
         """Make verified items durable and hand them out."""
         now = trio.current_time()
-        try:
-            state, found = self._check.extend(items.log_id, items.node_id, items.start, items.items)
-            await trio.to_thread.run_sync(self._store.append, items.log_id, state, items.start, items.items)
-        except OverlayError:
-            self.machine.dropped(items.log_id, now)
-            return
-        self._check.commit(items.log_id, state)
+        async with self._writing:  # a chain of our own may come from a peer, after our folder was restored
+            try:
+                state, found = self._check.extend(items.log_id, items.node_id, items.start, items.items)
+                await trio.to_thread.run_sync(self._store.append, items.log_id, state, items.start, items.items)
+            except OverlayError:
+                self.machine.dropped(items.log_id, now)
+                return
+            self._check.commit(items.log_id, state)
         self.machine.stored(items.log_id, Head(state.node_id, state.size, state.head), now)
         self._hand_out(found)
 

@@ -15,7 +15,7 @@ from overlay.core.guard import asked
 from overlay.core.identity import LocalIdentity
 from overlay.core.noise import XX
 from overlay.core.trust import Credentials, TrustSet, VerifiedPeer
-from overlay.core.wire import Array, Bytes, Tuple, UInt, make_map, malformed, open_map
+from overlay.core.wire import Array, Bytes, Tuple, UInt, make_map, open_map
 from overlay.errors import Refused
 from overlay.registry import SUITE, SUITES, VERSION, Mode, Reason
 
@@ -85,8 +85,6 @@ class Responder:
         context = self._context
         if context.seen is None:
             raise ValueError("a responder remembers the hellos it has seen")
-        if len(message) != 32:
-            malformed("XX message 1 is one key")
         mode = check_hello(hello, message, context.gate_keys, (context.tag, bytes(8)), context.seen)
         if mode is not Mode.MEMBER:
             raise Refused(Reason.UNSUPPORTED, f"mode {mode.name.lower()}")

@@ -4,7 +4,7 @@ What it is made of comes in as `NodeParts`; `overlay/app/compose.py` makes them 
 """
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,8 +20,7 @@ from overlay.core.identity import LocalIdentity
 from overlay.core.keys import NodeId
 from overlay.core.limits import AttestTimes, RekeyTimes
 from overlay.core.mesh.found import AnnouncementFacts
-from overlay.core.rounds import OpenRound, ProofWanted, RoundLeader
-from overlay.core.rpc import CallReceived, Calls, ReplyReceived, SeenCalls
+from overlay.core.rpc import Calls, SeenCalls
 from overlay.core.session import Session, SessionConfig
 from overlay.core.session_events import (
     CredentialsChanged,
@@ -36,13 +35,9 @@ from overlay.core.session_events import (
 )
 from overlay.core.trust import TrustSet
 from overlay.errors import (
-    DeadlineExceeded,
     HostLacks,
-    NotAllowed,
-    OverlayError,
     PeerUnreachable,
     Refused,
-    RemoteError,
 )
 from overlay.events import (
     ChainRejected,
@@ -60,18 +55,18 @@ from overlay.events import (
     PeerWarning,
     TrustLost,
 )
+from overlay.net.attester import Attester, renewal_due
 from overlay.net.background import background
+from overlay.net.desk import CallDesk
 from overlay.net.link import Link
-from overlay.net.peer import Handler, Peer, PeerInfo, Request
+from overlay.net.peer import Handler, Peer, PeerInfo
 from overlay.net.pool import Pool
 from overlay.net.ports import Finder
 from overlay.net.replicator import ChainKeeper, Replicator
 from overlay.net.statistics import LinkStatistics
 from overlay.net.wake import wait_wake
-from overlay.registry import ChainKind, FrameType, Reason, ReplyStatus, Role
+from overlay.registry import ChainKind, FrameType, Reason, Role
 
-RENEW_LOOK_EVERY = 60.0  # seconds: a machine that slept, or a TPM that failed, costs a minute
-ADMISSION_PROOF = -1  # stands for the CHALLENGE's nonce among the round numbers
 Observer = Callable[[NodeEvent], None]
 TransientHandler = Callable[[bytes, PeerInfo], Awaitable[None]]
 TRUST_REASONS = frozenset(range(Reason.OTHER_MESH, Reason.REKEY_FAILED))
@@ -108,24 +103,36 @@ class Node:
     ) -> None:
         self.parts = parts
         self._session = session
-        self.identity = parts.identity
         self.port = 0
         self.refused = 0
-        self.evidence_warning = ""
         self._nursery = nursery
         self._observers = list(observers)
         self._seen_hellos = SeenEphemerals()
         self._seen_calls = SeenCalls()
-        self._prover = parts.prover(parts.identity)
-        self._leader = RoundLeader(times=parts.attest, chance=parts.chance, now=trio.current_time())
-        self._leader_wake = trio.Event()
-        self._proving = trio.Lock()
-        self._replies: dict[bytes, trio.MemorySendChannel[ReplyReceived]] = {}
+        self._desk = CallDesk(parts.services, nursery)
+        self._attester = Attester(
+            parts.identity, prover=parts.prover, renew=parts.renew,
+            renewal_due=lambda identity: renewal_due(identity, parts.calendar().timestamp()),
+            links=lambda: self.pool.all_links, failed=self._evidence_failed, times=parts.attest, chance=parts.chance,
+        )
         self._peers_changed = trio.Event()
         self.pool = Pool(own_id=parts.identity.node_id, owner=self, nursery=nursery, fraction=parts.chance.fraction)
         self.replicators = {
             keeper.kind: Replicator(keeper, send=self._send_to, rejected=self._rejected) for keeper in parts.keepers
         }
+
+    @property
+    def identity(self) -> LocalIdentity:
+        """The credentials in force, and their keys."""
+        return self._attester.identity
+
+    @property
+    def evidence_warning(self) -> str:
+        """Why our prover failed the last time; empty while it works."""
+        return self._attester.warning
+
+    def _evidence_failed(self, detail: str, hint: str) -> None:
+        self.emit(EvidenceFailed(detail=detail, hint=hint))
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -134,8 +141,7 @@ class Node:
         listeners = await open_listeners(*self.parts.listen)
         self.port = listeners[0].socket.getsockname()[1]
         self._nursery.start_soon(self._serve, listeners)
-        self._nursery.start_soon(self._lead_rounds)
-        self._nursery.start_soon(self._renew_endorsement)
+        self._nursery.start_soon(self._attester.run)
         self._nursery.start_soon(self._watch_sleep)
         for replicator in self.replicators.values():
             self._nursery.start_soon(replicator.run)
@@ -188,7 +194,7 @@ class Node:
             gate_keys=parts.gate_keys, tag=tag if role is Role.OPENER else parts.tag, seen=self._seen_hellos,
         )
         config = SessionConfig(
-            handshake=context, appraiser=parts.appraiser, evidence_kind=self._prover.kind,
+            handshake=context, appraiser=parts.appraiser, evidence_kind=self._attester.prover.kind,
             has_link=lambda peer: NodeId(peer) in self.pool.links, rekey=parts.rekey, attest=parts.attest,
         )
         return self._session(role, config, trio.current_time())
@@ -197,11 +203,9 @@ class Node:
         """Any event of any link."""
         match event:
             case EvidenceWanted(binding=binding):
-                self._leader.join(link, ADMISSION_PROOF, binding, trio.current_time())
-                self._leader_wake.set()
+                self._attester.admission(link, binding)
             case NonceReceived(number=number, binding=binding):
-                self._leader.nonce(link, number, binding, trio.current_time())
-                self._leader_wake.set()
+                self._attester.nonce(link, number, binding)
             case Opened(appraisal=appraisal):
                 self._on_opened(link)
                 self._warn(link, appraisal.warnings)
@@ -275,66 +279,7 @@ class Node:
         elif event.reason in TRUST_REASONS and not event.by_peer:
             self.emit(TrustLost(name=name, node=node, reason=event.reason, detail=event.detail))
 
-    # --- rounds of evidence -----------------------------------------------------------------------------------------
-
-    async def _lead_rounds(self) -> None:
-        while True:
-            self._leader_wake = trio.Event()
-            with trio.move_on_at(self._leader.deadline):
-                await self._leader_wake.wait()
-            links = frozenset[Hashable](link for link in self.pool.all_links if link.is_open)
-            for event in self._leader.tick(trio.current_time(), links):
-                match event:
-                    case OpenRound(number=number):
-                        for link in self.pool.all_links:
-                            link.open_round(number)
-                    case ProofWanted():
-                        self._nursery.start_soon(self._prove, event)
-
-    async def _prove(self, wanted: ProofWanted) -> None:
-        """One quote for all; a prover that fails ends no open link by itself, the leases do."""
-        async with self._proving:
-            await self._prove_all(wanted)
-        self._leader.proven()
-        self._leader_wake.set()
-
-    async def _prove_all(self, wanted: ProofWanted) -> None:
-        try:
-            found = await trio.to_thread.run_sync(self._prover.prove, [binding for _, _, binding in wanted.bindings])
-        except OverlayError as error:
-            self.evidence_warning = str(error)
-            self.emit(EvidenceFailed(detail=str(error), hint=error.hint))
-            for link, number, _ in wanted.bindings:
-                if isinstance(link, Link) and number == ADMISSION_PROOF:
-                    link.evidence_failed(str(error))
-        else:
-            self.evidence_warning = ""
-            for (link, number, _), evidence in zip(wanted.bindings, found, strict=True):
-                if isinstance(link, Link) and number == ADMISSION_PROOF:
-                    link.supply_evidence(evidence)
-                elif isinstance(link, Link):
-                    link.send_evidence(number, evidence)
-
-    async def _renew_endorsement(self) -> None:
-        """A new endorsement every 12 h by the calendar, told to every peer before the first message under it."""
-        while True:
-            await trio.sleep(RENEW_LOOK_EVERY)
-            age = self.parts.calendar() - self.identity.verified.endorsement.not_before
-            if age.total_seconds() < limits.ENDORSEMENT_RENEW:
-                continue
-            try:
-                await self._renew()
-            except OverlayError as error:
-                self.emit(EvidenceFailed(detail=f"the endorsement was not renewed: {error}", hint=error.hint))
-
-    async def _renew(self) -> None:
-        """Between two proofs, because a proof is judged under the credentials that the peer knows."""
-        async with self._proving:
-            identity = await self.parts.renew()
-            self._prover = self.parts.prover(identity)
-            for link in self.pool.all_links:
-                link.change_credentials(identity)
-            self.identity = identity
+    # --- sleep ------------------------------------------------------------------------------------------------------
 
     async def _watch_sleep(self) -> None:
         """After a sleep every link gets fresh keys, or is found dead."""
@@ -352,22 +297,18 @@ class Node:
                 await self._take_message(link, message)
             except Refused as error:
                 link.refuse(error.reason, error.detail)
-        self._drop_replies(link)
+        self._desk.link_ended(link)
 
     async def _take_message(self, link: Link, message: MessageReceived) -> None:
         """Judged under the credentials that were in force when it came."""
-        calls, stream, body = link.calls, message.stream, message.body
+        calls, body = link.calls, message.body
         if calls is None:
             return
         match message.type:
             case FrameType.CALL:
-                for received in calls.on_call(body, stream, message.peer):
-                    self._nursery.start_soon(self._handle, link, calls, received)
+                self._desk.on_call(link, calls, message, info_of(link))
             case FrameType.REPLY:
-                for reply in calls.on_reply(body, stream, message.peer):
-                    waiting = self._replies.pop(reply.token, None)
-                    if waiting is not None:
-                        waiting.send_nowait(reply)
+                self._desk.on_reply(calls, message)
             case FrameType.TRANSIENT:
                 await self.parts.transient(body, info_of(link))
             case FrameType.HEADS | FrameType.WANT | FrameType.ITEMS:
@@ -377,48 +318,10 @@ class Node:
                     raise Refused(Reason.UNSUPPORTED, "a kind of chain that this node does not keep")
                 replicator.received(message.peer.node_id, message.type, body)
 
-    async def _handle(self, link: Link, calls: Calls, received: CallReceived) -> None:
-        """Run a handler; whatever it raises is the answer FAILED, and no reason to end the node."""
-        handler = self.parts.services.get(received.call.method)
-        status, body = ReplyStatus.NO_SUCH_METHOD, b""
-        if handler is not None:
-            status, body = await _run_handler(handler, Request(info_of(link), received.call.method, received.call.body))
-        if not link.is_open:
-            calls.abandon()
-            return
-        try:
-            calls.reply(received, status, body)
-        except PeerUnreachable:
-            return
-
     async def call(self, peer: NodeId, method: str, body: bytes, timeout: float) -> bytes:  # noqa: ASYNC109
         """See `Peer.call`."""
-        link = self.pool.links.get(peer)
-        if link is None or link.calls is None or not link.is_open:
-            raise PeerUnreachable(f"there is no link to {peer.short}", hint="`overlay status` shows who is linked")
-        deadline = int((self.parts.calendar().timestamp() + timeout) * 1000)
-        token = link.calls.call(peer, link.session.next_stream(), method, body, deadline)
-        answer_in, answer_out = trio.open_memory_channel[ReplyReceived](1)
-        self._replies[token] = answer_in
-        link.replies.add(token)
-        try:
-            with trio.fail_after(timeout):
-                reply = await answer_out.receive()
-        except trio.TooSlowError:
-            raise DeadlineExceeded(f"no answer to {method} within {timeout:g} s") from None
-        except trio.EndOfChannel:
-            raise PeerUnreachable("the link ended before the answer") from None
-        finally:
-            link.replies.discard(token)
-            link.calls.forget(token)
-            self._replies.pop(token, None)
-        return _result(reply, method)
-
-    def _drop_replies(self, link: Link) -> None:
-        for token in tuple(link.replies):
-            waiting = self._replies.pop(token, None)
-            if waiting is not None:
-                waiting.close()
+        at = self.parts.calendar().timestamp()
+        return await self._desk.call(self.pool.links.get(peer), peer, method, body, timeout, at)
 
     def send_transient(self, raw: bytes) -> int:
         """Push a message to every linked peer; how many took it."""
@@ -532,31 +435,6 @@ def _chain_kind(body: bytes) -> ChainKind | None:
         return ChainKind(body[4])
     except (IndexError, ValueError):
         return None
-
-
-async def _run_handler(handler: Handler, request: Request) -> tuple[ReplyStatus, bytes]:
-    try:
-        body = await handler(request)
-    except NotAllowed:
-        return ReplyStatus.NOT_ALLOWED, b""
-    except Exception as error:  # noqa: BLE001
-        return ReplyStatus.FAILED, f"{type(error).__name__}: {error}".encode()[:4096]
-    if not isinstance(body, bytes | bytearray) or len(body) > limits.BODY_MAX:
-        return ReplyStatus.FAILED, b"the handler returned no bytes, or more than 1 MiB"
-    return ReplyStatus.OK, bytes(body)
-
-
-def _result(reply: ReplyReceived, method: str) -> bytes:
-    match reply.status:
-        case ReplyStatus.OK:
-            return reply.body
-        case ReplyStatus.FAILED:
-            raise RemoteError(reply.body.decode(errors="replace"))
-        case ReplyStatus.NO_SUCH_METHOD:
-            raise RemoteError(f"the peer has no service {method!r}", hint="services are given to open_node() on that node")
-        case ReplyStatus.NOT_ALLOWED:
-            raise NotAllowed(f"the peer does not let us call {method!r}")
-    raise RemoteError(f"the peer answered {reply.status.name.lower()}")
 
 
 def _link_statistics(link: Link, now: float) -> LinkStatistics:

@@ -1,0 +1,124 @@
+"""Leads the rounds of evidence: one proof at a time serves all links, and credentials change only between two proofs."""
+
+from collections.abc import Awaitable, Callable, Hashable, Iterable
+
+import trio
+
+from overlay.core import limits
+from overlay.core.chance import Chance
+from overlay.core.evidence import Binding, Prover
+from overlay.core.identity import LocalIdentity
+from overlay.core.limits import AttestTimes
+from overlay.core.rounds import OpenRound, ProofWanted, RoundLeader
+from overlay.errors import OverlayError
+from overlay.net.link import Link
+
+ADMISSION_PROOF = -1  # stands for the CHALLENGE's nonce among the round numbers
+RENEW_LOOK_EVERY = 60.0  # seconds: a machine that slept, or a TPM that failed, costs a minute
+
+Failed = Callable[[str, str], None]  # what failed, and a hint
+
+
+class Attester:
+    """The attesting side of a node. `identity` is the one in force."""
+
+    def __init__(
+        self, identity: LocalIdentity, *, prover: Callable[[LocalIdentity], Prover],
+        renew: Callable[[], Awaitable[LocalIdentity]],
+        renewal_due: Callable[[LocalIdentity], bool], links: Callable[[], Iterable[Link]], failed: Failed, times: AttestTimes,
+        chance: Chance,
+    ) -> None:
+        self.identity = identity
+        self.warning = ""
+        self._make_prover = prover
+        self._prover = prover(identity)
+        self._renew = renew
+        self._renewal_due = renewal_due
+        self._links = links
+        self._failed = failed
+        self._leader = RoundLeader(times=times, chance=chance, now=trio.current_time())
+        self._wake = trio.Event()
+        self._proving = trio.Lock()
+
+    @property
+    def prover(self) -> Prover:
+        """What makes our evidence now."""
+        return self._prover
+
+    def admission(self, link: Link, binding: Binding) -> None:
+        """A peer's CHALLENGE asks for evidence."""
+        self._leader.join(link, ADMISSION_PROOF, binding, trio.current_time())
+        self._wake.set()
+
+    def nonce(self, link: Link, number: int, binding: Binding) -> None:
+        """A peer answered a round of ours, or asks unasked."""
+        self._leader.nonce(link, number, binding, trio.current_time())
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Lead rounds and renew the endorsement, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_endorsed)
+            while True:
+                self._wake = trio.Event()
+                with trio.move_on_at(self._leader.deadline):
+                    await self._wake.wait()
+                self._lead(nursery)
+
+    def _lead(self, nursery: trio.Nursery) -> None:
+        links = frozenset[Hashable](link for link in self._links() if link.is_open)
+        for event in self._leader.tick(trio.current_time(), links):
+            match event:
+                case OpenRound(number=number):
+                    for link in self._links():
+                        link.open_round(number)
+                case ProofWanted():
+                    nursery.start_soon(self._prove, event)
+
+    async def _prove(self, wanted: ProofWanted) -> None:
+        """One quote for all; a prover that fails ends no open link by itself, the leases do."""
+        async with self._proving:
+            try:
+                found = await trio.to_thread.run_sync(self._prover.prove, [binding for _, _, binding in wanted.bindings])
+            except OverlayError as error:
+                self._give_up(wanted, error)
+            else:
+                self.warning = ""
+                for (link, number, _), evidence in zip(wanted.bindings, found, strict=True):
+                    if isinstance(link, Link) and number == ADMISSION_PROOF:
+                        link.supply_evidence(evidence)
+                    elif isinstance(link, Link):
+                        link.send_evidence(number, evidence)
+        self._leader.proven()
+        self._wake.set()
+
+    def _give_up(self, wanted: ProofWanted, error: OverlayError) -> None:
+        self.warning = str(error)
+        self._failed(str(error), error.hint)
+        for link, number, _ in wanted.bindings:
+            if isinstance(link, Link) and number == ADMISSION_PROOF:
+                link.evidence_failed(str(error))
+
+    async def _keep_endorsed(self) -> None:
+        """A new endorsement every 12 h by the calendar, told to every peer before the first message under it."""
+        while True:
+            await trio.sleep(RENEW_LOOK_EVERY)
+            if self._renewal_due(self.identity):
+                try:
+                    await self.renew()
+                except OverlayError as error:
+                    self._failed(f"the endorsement was not renewed: {error}", error.hint)
+
+    async def renew(self) -> None:
+        """Between two proofs, because a proof is judged under the credentials that the peer knows."""
+        async with self._proving:
+            identity = await self._renew()
+            self._prover = self._make_prover(identity)
+            for link in self._links():
+                link.change_credentials(identity)
+            self.identity = identity
+
+
+def renewal_due(identity: LocalIdentity, now: float) -> bool:
+    """Whether the endorsement has had half of its life; `now` in Unix seconds."""
+    return now - identity.verified.endorsement.not_before.timestamp() >= limits.ENDORSEMENT_RENEW
