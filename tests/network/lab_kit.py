@@ -16,6 +16,7 @@ from typing import Any
 import trio
 
 from overlay.app.lab.machine import without_settings
+from overlay.net.background import background
 
 ROOT = Path(__file__).parents[2]
 MARK = "LAB_TEST_MARK"
@@ -92,6 +93,8 @@ class Running:
             self.lines += [line.decode() for line in lines]
             self._news.set()
             self._news = trio.Event()
+        await self.process.wait()
+        self._news.set()
 
     async def collect(self) -> None:
         """Its standard output."""
@@ -103,7 +106,7 @@ class Running:
         """Until a line begins with the text."""
         with trio.fail_after(PATIENCE):
             while not any(line.startswith(text) for line in self.lines):
-                assert self.process.returncode is None, self.lines
+                assert self.process.returncode is None, (text, self.lines)
                 await self._news.wait()
 
     async def makes(self, path: Path) -> None:
@@ -146,13 +149,13 @@ async def gone(pid: int) -> None:
 async def running(*words: str, folder: Path, python: Python | None = None) -> AsyncIterator[Running]:
     """The lab in the background; the launcher and all that it started is killed at the latest with the block."""
     python = python or Python()
-    async with trio.open_nursery() as nursery:
+    async with background() as tasks:
         process = await trio.lowlevel.open_process(
             python.argv(*words), env=python.environment(folder), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         lab = Running(process, python)
-        nursery.start_soon(lab.read)
-        nursery.start_soon(lab.collect)
+        tasks.start_soon(lab.read)
+        tasks.start_soon(lab.collect)
         try:
             yield lab
         finally:
@@ -161,7 +164,6 @@ async def running(*words: str, folder: Path, python: Python | None = None) -> As
                 await process.wait()
                 for pid in marked(python.mark):
                     os.kill(pid, signal.SIGKILL)
-            nursery.cancel_scope.cancel()
 
 
 def marked(mark: str) -> dict[int, Sequence[str]]:
