@@ -1,5 +1,6 @@
 """What a node tells about itself, as frozen values: for logs, tables and tests. Ids are base32 text."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,9 +13,23 @@ class NodeEvent:
 
     def fields(self) -> dict[str, Any]:
         """`event` (the kind in kebab-case) and the fields, ready for JSON."""
-        name = "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in type(self).__name__).lstrip("-")
         values = {key: value.name if isinstance(value, Reason) else value for key, value in asdict(self).items()}
-        return {"event": name, **values}
+        return {"event": kind_of(type(self)), **values}
+
+    @classmethod
+    def of_fields(cls, fields: Mapping[str, Any]) -> "NodeEvent | None":
+        """The event behind what `fields` gave; None for a kind that this release does not know."""
+        kinds = {kind_of(kind): kind for kind in NodeEvent.__subclasses__()}
+        kind = kinds.get(fields.get("event", ""))
+        values = {key: value for key, value in fields.items() if key != "event"}
+        if "reason" in values:
+            values["reason"] = Reason[values["reason"]]
+        return None if kind is None else kind(**values)
+
+
+def kind_of(event: type[NodeEvent]) -> str:
+    """The name of an event's kind: `PeerUp` is "peer-up"."""
+    return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in event.__name__).lstrip("-")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -87,7 +87,7 @@ class Session:
         self._queued = 0
         self._reader = RecordReader(maximum=limits.HANDSHAKE_MESSAGE_MAX)
         self._hello: bytes | None = None
-        self._agreement: Agreement | None = None
+        self._keyed = False  # the handshake is done: `_peer`, `_rekey` and both record layers are there
         self._own_nonce = config.handshake.chance.token(limits.NONCE_SIZE)
         self._their_challenge: Challenge | None = None
         self._proof_sent = False
@@ -123,7 +123,7 @@ class Session:
     @property
     def peer(self) -> VerifiedPeer | None:
         """Who the peer is, as soon as its credentials have verified."""
-        return self._peer if self._agreement is not None else None
+        return self._peer if self._keyed else None
 
     @property
     def lease(self) -> Lease | None:
@@ -133,12 +133,12 @@ class Session:
     @property
     def epoch(self) -> int:
         """The last confirmed key epoch; 0 before there are keys."""
-        return self._rekey.keys.epoch if self._agreement is not None else 0
+        return self._rekey.keys.epoch if self._keyed else 0
 
     @property
     def epoch_began(self) -> float:
         """When that epoch was confirmed (monotonic)."""
-        return self._rekey.confirmed_at if self._agreement is not None else self._began
+        return self._rekey.confirmed_at if self._keyed else self._began
 
     @property
     def first_h(self) -> bytes:
@@ -265,14 +265,14 @@ class Session:
 
     def _fail(self, error: Refused) -> None:
         """The end of the link: tell the peer, if it is known, and then us."""
-        if self._agreement is not None and error.reason is not Reason.LOST:
+        if self._keyed and error.reason is not Reason.LOST:
             if self._state in ADMISSION and self._appraisal is None:
                 self._send(FrameType.VERDICT, pack_verdict(error.reason))
             self._send(FrameType.GOODBYE, pack_goodbye(error.reason))
         self._end(Failed(error.reason, error.detail))
 
     def _leave(self, reason: Reason) -> None:
-        if self._agreement is not None:
+        if self._keyed:
             self._send(FrameType.GOODBYE, pack_goodbye(reason))
         self._end(Closed(reason, by_peer=False))
 
@@ -329,7 +329,7 @@ class Session:
         self._ping_at = now + limits.PING_AFTER
         self._side = None
         self._reader.maximum = limits.RECORD_MAX
-        self._agreement = agreement
+        self._keyed = True
         self._state = after(self._state, step)
         self._events.append(PeerIdentified(peer))
         self._send(FrameType.CHALLENGE, self._challenge().pack())

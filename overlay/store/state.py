@@ -64,8 +64,12 @@ def locate(option: str | None, environment: Mapping[str, str], *, home: Path, ro
 
 
 def default_location(option: str | None = None) -> Path:
-    """`locate` for this process."""
-    return locate(option, os.environ, home=Path.home(), root=os.geteuid() == 0)
+    """`locate` for this process. Raises UsageError if nothing is named and this user has no home."""
+    home = Path(os.path.expanduser("~"))
+    folder = locate(option, os.environ, home=home, root=os.geteuid() == 0)
+    if home == Path("~") and home in folder.parents:
+        raise UsageError("this user has no home folder", hint="name a state folder with --state")
+    return folder
 
 
 class StateFolder:

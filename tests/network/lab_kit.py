@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,9 @@ from overlay.net.background import background
 ROOT = Path(__file__).parents[2]
 MARK = "LAB_TEST_MARK"
 PATIENCE = 120.0
-NOBODY = 54_321  # a user that no line of /etc/passwd knows
+POLL = 0.02
+MODULE = (sys.executable, "-P", "-m")
+PACKAGES = [path for path in sys.path if path.endswith("-packages")]
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,12 @@ class Python:
 
     def argv(self, *words: str) -> list[str]:
         """The lab with these options."""
-        return [*self.prefix, sys.executable, "-P", "-m", "overlay.app.cli.main", "lab", *words]
+        return [*self.prefix, *MODULE, "overlay.app.cli.main", "lab", *words]
 
     def environment(self, folder: Path, **more: str) -> dict[str, str]:
         """Without HOME and without settings of the caller; temporary files go to a folder of the test."""
         kept = {name: value for name, value in without_settings(os.environ).items() if name != "HOME"}
-        packages = [path for path in sys.path if path.endswith("-packages")]
-        return kept | {"PYTHONPATH": os.pathsep.join([str(ROOT), *packages]), "TMPDIR": str(folder), MARK: self.mark} | more
+        return kept | {"PYTHONPATH": os.pathsep.join([str(ROOT), *PACKAGES]), "TMPDIR": str(folder), MARK: self.mark} | more
 
 
 @dataclass(frozen=True)
@@ -109,12 +110,19 @@ class Running:
                 assert self.process.returncode is None, (text, self.lines)
                 await self._news.wait()
 
+    async def runs(self, *programs: str) -> None:
+        """Until all these run: swtpm, wire.py, overlay.app.lab.actor, ..."""
+        await self._until(lambda: {program_of(command) for command in marked(self._python.mark).values()}.issuperset(programs))
+
     async def makes(self, path: Path) -> None:
         """Until there is such a file."""
+        await self._until(path.exists)
+
+    async def _until(self, check: Callable[[], bool]) -> None:
         with trio.fail_after(PATIENCE):
-            while not path.exists():
+            while not check():
                 assert self.process.returncode is None, self.lines
-                await trio.sleep(0.01)
+                await trio.sleep(POLL)
 
     async def end(self, number: signal.Signals) -> tuple[int, float]:
         """Signal the launcher: its exit code, and after how many seconds nothing of the lab ran any more."""
@@ -126,11 +134,6 @@ class Running:
                 for pid in left:
                     await gone(pid)
         return code, trio.current_time() - began
-
-    @property
-    def programs(self) -> set[str]:
-        """What runs of it: the names of its programs and modules."""
-        return {program_of(command) for command in marked(self._python.mark).values()}
 
 
 async def gone(pid: int) -> None:

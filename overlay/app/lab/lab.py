@@ -6,18 +6,21 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from overlay.app.lab.machine import ACTOR, Machine, wait_until
+from overlay.app.cli.event_lines import describe
+from overlay.app.lab.machine import ACTOR, Event, Machine, wait_until
 from overlay.app.lab.options import Choice, LabOptions
 from overlay.app.lab.processes import Child
 from overlay.app.lab.report import Snapshot, snapshot
 from overlay.app.lab.staging import MESH_NAME, Recipe, enrol, found
 from overlay.app.lab.world import Host, World
 from overlay.errors import CheckFailed
+from overlay.events import NodeEvent
 from overlay.net.background import background
 
 MESHED_WITHIN = 45.0
@@ -79,9 +82,16 @@ class Lab:
             self.machines.append(await enrol(recipe, host))
         for machine in self.machines:
             self.say(f"{machine.name}: identity {machine.node_id[:8]}")
+            machine.tell = partial(self._tell, machine.name)
             machine.start(self.settings(machine.host), nursery=self._nursery)
         for machine in self.machines:
             await machine.wait_started()
+
+    def _tell(self, name: str, fields: Event) -> None:
+        """An event of a machine as a plain line, where there is nothing better to look at."""
+        event = NodeEvent.of_fields(fields)
+        if event is not None and not self.options.json:
+            self.say(f"{name}: {describe(event)}")
 
     def settings(self, host: Host, *, rekey: float | None = None, attest: float | None = None) -> list[str]:
         """What `overlay run` is told on this host."""

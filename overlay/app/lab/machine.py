@@ -31,6 +31,7 @@ class Machine:
         self.state = state
         self.node_id = node_id
         self.events: list[Event] = []
+        self.tell: Callable[[Event], None] = lambda _event: None
         self.child: Child | None = None
         self.port = 0
         self._news = trio.Event()
@@ -53,6 +54,7 @@ class Machine:
             if isinstance(event, dict):
                 self.events.append(event)
                 self._keep(line)
+                self.tell(event)
                 self._news.set()
                 self._news = trio.Event()
         self._news.set()

@@ -23,7 +23,7 @@ SNIFFER: Final = str(Path(__file__).with_name("sniffer.py"))
 PLAIN: Final = str(Path(__file__).with_name("plain.py"))
 PLAIN_TIMEOUT: Final = 10.0  # seconds
 TPM_STOP: Final = 0.3  # seconds of grace; a TPM that is killed loses nothing
-CHILD_STOP: Final = 1.0  # with the TPMs' time, everything is gone within two
+CHILD_STOP: Final = 0.8  # with the TPMs' time, everything is gone within two; a node takes 0.5
 
 
 class Host:

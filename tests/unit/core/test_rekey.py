@@ -1,6 +1,9 @@
 """Fresh keys under a live link: who leads, what each step demands, and what ends the link."""
 
+import gc
+from collections.abc import Iterator
 from dataclasses import replace
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import pytest
@@ -100,6 +103,31 @@ def test_the_five_steps_in_their_order() -> None:
     assert pair.bob.session.epoch == 1
     assert pair.move(pair.alice) == [Rekeyed(2)]
     assert (pair.alice.session.epoch, pair.bob.session.epoch) == (2, 2)
+
+
+def reachable(root: object) -> Iterator[object]:
+    """Everything that the object holds, directly or not; code and modules are not followed."""
+    seen: set[int] = set()
+    waiting = [root]
+    while waiting:
+        one = waiting.pop()
+        if id(one) not in seen and not isinstance(one, type | ModuleType | FunctionType | MethodType):
+            seen.add(id(one))
+            yield one
+            waiting += gc.get_referents(one)
+
+
+def test_keys_that_are_no_longer_needed_are_held_nowhere() -> None:
+    pair = patient()
+    old = pair.alice.keys
+    secrets = {old.i2r, old.r2i, old.export}
+    for end in pair.ends:
+        assert secrets <= {one for one in reachable(end.session) if isinstance(one, bytes)}
+    pair.sleep(61.0)
+    for end in pair.ends:
+        held = {one for one in reachable(end.session) if isinstance(one, bytes)}
+        assert end.keys.export in held
+        assert not held & secrets
 
 
 def test_counters_restart_with_the_keys() -> None:
