@@ -20,7 +20,8 @@ LINKED_WITHIN = 20.0  # seconds: our guess, for a loaded machine
 
 @asynccontextmanager
 async def mesh(
-    *names: str, services: Mapping[str, Mapping[str, Handler]] | None = None, name: str = "test"
+    *names: str, services: Mapping[str, Mapping[str, Handler]] | None = None, name: str = "test", rekey_after: float = 60.0,
+    attest_every: float = 60.0,
 ) -> AsyncIterator[tuple[LocalNode, ...]]:
     """Nodes of these names, each linked to all others; everything is gone after the block.
 
@@ -28,6 +29,8 @@ async def mesh(
         names: at least one; the first founds the mesh.
         services: what a node serves, by its name: `{"alice": {"shout": shout}}`.
         name: of the mesh.
+        rekey_after: seconds between fresh keys on each link; at least 1.
+        attest_every: seconds between proofs of each node; at least 1.
 
     Raises:
         ValueError: there is no name, or one is given twice, or `services` names somebody else.
@@ -42,7 +45,8 @@ async def mesh(
             nodes: list[LocalNode] = []
             for node_name, folder in zip(names, folders, strict=True):
                 config = Config(
-                    listen=("127.0.0.1", 0), mdns=False, evidence="software",
+                    listen=("127.0.0.1", 0), mdns=False, evidence="software", rekey_after=rekey_after,
+                    attest_every=attest_every,
                     seeds=tuple(f"127.0.0.1:{node.port}" for node in nodes),
                 )
                 opened = open_node(folder, config=config, services=given.get(node_name, {}))

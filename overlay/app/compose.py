@@ -138,7 +138,7 @@ async def _engine(
         flush = engine.replicators[log.kind].flush
         log.listen(lambda _entries: flush())
         node = LocalNode(
-            engine, LocalAudit(log, engine), topics, mesh_name=setup.membership.mesh.root.name,
+            engine, LocalAudit(log, engine), topics, folder=setup.folder.path, mesh_name=setup.membership.mesh.root.name,
             evidence=setup.prover_kind.name.lower(), warnings=setup.warnings,
         )
         async with background() as servers:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 
 import trio
 
@@ -20,11 +21,12 @@ class LocalNode:
     """Keeps `NodeApi`; see there for what each method promises."""
 
     def __init__(
-        self, engine: Node, audit: LocalAudit, topics: TopicKeeper, *, mesh_name: str, evidence: str,
+        self, engine: Node, audit: LocalAudit, topics: TopicKeeper, *, folder: Path, mesh_name: str, evidence: str,
         warnings: Callable[[], tuple[str, ...]],
     ) -> None:
         self.audit = audit
         self.engine = engine
+        self.folder = folder
         self.mesh_name = mesh_name
         self._topics = topics
         self._evidence = evidence

@@ -4,10 +4,11 @@ import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import trio
 
+from overlay.app.lab.keeper import BRIDGE
 from overlay.app.lab.machine import without_settings
 from overlay.net.background import background
 
@@ -197,8 +199,9 @@ def short_folder(owner: int | None = None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def seen_from_outside() -> Mapping[str, object]:
-    """What of mounts and networks a process beside us could see change."""
-    named = sorted(os.listdir("/run/netns")) if os.path.isdir("/run/netns") else []
-    interfaces = sorted(os.listdir("/sys/class/net"))
-    return {"mounts": Path("/proc/self/mountinfo").read_text(), "named": named, "interfaces": interfaces}
+def traces(folder: Path) -> list[str]:
+    """What of a lab in that folder shows outside: mounts, named namespaces, interfaces."""
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    named = os.listdir("/run/netns") if os.path.isdir("/run/netns") else []
+    interfaces = [name for _, name in socket.if_nameindex() if name == BRIDGE or name.startswith("port")]
+    return [line for line in mounts if str(folder) in line] + named + interfaces

@@ -12,7 +12,7 @@ import pytest
 from overlay.app.lab import namespaces
 from overlay.app.lab.catalogue import SCENES
 from overlay.registry import SUITE_NAME
-from tests.network.lab_kit import Python, Ran, run, running, seen_from_outside, short_folder
+from tests.network.lab_kit import Python, Ran, run, running, short_folder, traces
 from tests.network.rights import python_without_rights
 
 pytestmark = [pytest.mark.network, pytest.mark.tpm]
@@ -74,11 +74,10 @@ def check_report(ran: Ran, names: list[str], *, level: int, skipped: tuple[str, 
 
 async def test_five_machines_with_tpms_stand_every_attack(folder: Path) -> None:
     words = ("--evidence", "tpm", "--network", "namespaces", "--rekey-after", "5", "--attest-every", "5", "--once", "--json")
-    before = seen_from_outside()
     report = check_report(await run(*words, folder=folder), FIVE, level=2)
     assert report["evidence"] == "tpm"
     assert len(report["links"]) == 10
-    assert seen_from_outside() == before
+    assert traces(folder) == []
     assert os.listdir(folder) == []
 
 
@@ -120,15 +119,14 @@ async def test_without_a_terminal_people_get_lines_and_a_verdict(folder: Path) -
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 async def test_a_lab_under_attack_ends_within_two_seconds(folder: Path, number: signal.Signals) -> None:
-    python, before = Python(), seen_from_outside()
     words = ("--evidence", "tpm", "--network", "namespaces", "--scenes", "flipped-bytes,stranger", "--json")
-    async with running(*words, python=python, folder=folder) as lab:
+    async with running(*words, folder=folder) as lab:
         await lab.runs("overlay.app.cli.main", "overlay.app.lab.actor", "wire.py", "swtpm")
         code, seconds = await lab.end(number)
         assert seconds < ENDS_WITHIN
         assert lab.output == b""
     assert code == (-signal.SIGKILL if number == signal.SIGKILL else 130)
-    assert seen_from_outside() == before
+    assert traces(folder) == []
     left = os.listdir(folder)
     assert len(left) == (1 if number == signal.SIGKILL else 0), left
 
@@ -174,9 +172,9 @@ async def test_namespaces_that_were_asked_for_never_fall_back(folder: Path) -> N
     [
         (("--scenes", "stranger,nonesuch"), "there is no scene 'nonesuch'"),
         (("--nodes", "1"), "a lab has 2 to 20 nodes"),
-        (("--nodes", "many"), "Invalid value for '--nodes'"),
+        (("--nodes", "many"), "invalid value for '--nodes'"),
         (("--rekey-after", "nan"), "--rekey-after and --attest-every are 1 to 3600 seconds"),
-        (("--evidence", "paper"), "Invalid value for '--evidence'"),
+        (("--evidence", "paper"), "invalid value for '--evidence'"),
     ],
 )
 async def test_a_wrong_option_is_usage(folder: Path, words: tuple[str, ...], error: str) -> None:

@@ -245,10 +245,3 @@ async def open_lab(folder: Path, choice: Choice, options: LabOptions, say: Say) 
         lab = Lab(world, choice, options, tasks, say)
         await lab.begin()
         yield lab
-
-
-def warn(text: str) -> None:
-    """A plain line for people, never on standard output."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
-

@@ -5,21 +5,19 @@ import math
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import trio
-from rich.console import Console
-from rich.live import Live
 
 from overlay.app.lab.catalogue import select
-from overlay.app.lab.lab import Lab, Say, open_lab, warn
+from overlay.app.lab.lab import Lab, open_lab
 from overlay.app.lab.options import Choice, LabOptions, choose
 from overlay.app.lab.processes import cancel_on_signal
 from overlay.app.lab.report import NOTHING, Report, SceneRow, Snapshot
 from overlay.app.lab.scene import Scene
-from overlay.app.lab.table import picture
+from overlay.app.lab.screen import Screen
 from overlay.app.version import VERSION
 from overlay.errors import OverlayError
 from overlay.net.background import background
@@ -34,14 +32,16 @@ def run_lab(options: LabOptions) -> int:
     """Run the lab; returns the exit code. Raises OverlayError before anything has started."""
     scenes = select(options.scenes)
     choice = choose(options)
+    screen = Screen(options)
+    screen.begin(options, choice)
     with _folder(options) as folder:
-        report = trio.run(_run, folder, choice, options, scenes)
+        report = trio.run(_run, folder, choice, options, scenes, screen)
     if report is None:
         return INTERRUPTED
     if options.json:
         sys.stdout.write(json.dumps(report.fields(), indent=2) + "\n")
     else:
-        _tell(report)
+        screen.tell(report)
     return 0 if report.ok else 1
 
 
@@ -59,48 +59,49 @@ def _folder(options: LabOptions) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-async def _run(folder: Path, choice: Choice, options: LabOptions, scenes: tuple[Scene, ...]) -> Report | None:
+async def _run(
+    folder: Path, choice: Choice, options: LabOptions, scenes: tuple[Scene, ...], screen: Screen
+) -> Report | None:
     """The whole show; None if a signal ended it."""
     began = trio.current_time()
     report: Report | None = None
     with trio.CancelScope() as scope:
         async with background() as tasks:
             await tasks.start(cancel_on_signal, scope)
-            async with open_lab(folder, choice, options, _say(options)) as lab:
-                report = await _play(lab, scenes, began)
+            async with open_lab(folder, choice, options, screen.say) as lab:
+                report = await _play(lab, scenes, screen, began)
     return report
 
 
-async def _play(lab: Lab, scenes: tuple[Scene, ...], began: float) -> Report:
+async def _play(lab: Lab, scenes: tuple[Scene, ...], screen: Screen, began: float) -> Report:
     """Whatever goes wrong with the machines ends in a report that says so."""
-    options, choice = lab.options, lab.choice
     rows: list[SceneRow] = []
     before = after = NOTHING
     why = ""
-    async with _show(lab, rows) as phase:
+    async with screen.showing(lab, scenes, rows):
         try:
-            with trio.CancelScope(deadline=began + ONCE_WITHIN if options.once else math.inf):
-                before = await _before(lab, phase)
-                phase("under attack")
+            with trio.CancelScope(deadline=began + ONCE_WITHIN if lab.options.once else math.inf):
+                before = await _before(lab, screen)
+                screen.phase("under attack, from all sides at once")
                 await _attack(lab, scenes, rows)
-            phase("the heads of all logs are compared")
+            screen.phase("the heads of all logs are compared")
             after = await lab.barrier(LAST_BARRIER)
         except OverlayError as error:
             why = str(error)
-            lab.say(f"the lab gives up: {why}")
-        rows[:] = _in_order(rows, scenes, choice)
-        report = _report(choice, rows, before, after, trio.current_time() - began, why)
-        if not options.once:
-            phase("all done: press Ctrl-C to end" if report.ok else "something did not hold: press Ctrl-C to end")
+            screen.say(f"the lab gives up: {why}")
+        rows[:] = _in_order(rows, scenes, lab.choice)
+        report = _report(lab.choice, rows, before, after, trio.current_time() - began, why)
+        if not lab.options.once:
+            screen.phase(f"{'all done' if report.ok else 'something did not hold'}: press Ctrl-C to end")
             await trio.sleep_forever()
     return report
 
 
-async def _before(lab: Lab, phase: Say) -> Snapshot:
-    phase("the machines look for each other")
+async def _before(lab: Lab, screen: Screen) -> Snapshot:
+    screen.phase("the machines look for each other")
     await lab.wait_meshed()
     if max(lab.options.rekey_after, lab.options.attest_every) <= PROVEN_BELOW:
-        phase("waiting for fresh keys and fresh evidence on every link")
+        screen.phase("waiting for fresh keys and fresh evidence on every link")
         await lab.wait_proven()
     return await lab.barrier()
 
@@ -132,61 +133,3 @@ def _report(
         ok=good, version=VERSION, evidence=choice.evidence, network=choice.network, degraded=choice.degraded,
         seconds=seconds, before=before, scenes=rows, after=after, why=why,
     )
-
-
-# --- for people -----------------------------------------------------------------------------------------------------
-
-
-def _say(options: LabOptions) -> Say:
-    """Plain lines where there is no live table; with --json they go to standard error."""
-    if options.json:
-        return warn
-    if sys.stdout.isatty():
-        return lambda _text: None
-    return _line
-
-
-def _line(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-@asynccontextmanager
-async def _show(lab: Lab, rows: list[SceneRow]) -> AsyncIterator[Say]:
-    """A live table at a terminal, plain lines elsewhere."""
-    if lab.options.json or not sys.stdout.isatty():
-        yield lab.say
-        return
-    phases = [""]
-    with Live(console=Console(), refresh_per_second=4, transient=False) as live:
-        async with trio.open_nursery() as nursery:
-
-            async def draw() -> None:
-                while True:
-                    try:
-                        live.update(picture(await lab.statuses(), rows, phases[-1]))
-                    except OverlayError as error:
-                        live.update(f"{phases[-1]} ({error})")
-                    await trio.sleep(0.5)
-
-            nursery.start_soon(draw)
-            yield phases.append
-            live.update(picture(await lab.statuses(), rows, phases[-1]))
-            nursery.cancel_scope.cancel()
-
-
-def _tell(report: Report) -> None:
-    """The verdict in a few lines."""
-    held = sum(row.status == "passed" for row in report.scenes)
-    _line(
-        f"{len(report.after.nodes)} nodes, {len(report.after.links)} links, {held} of {len(report.scenes)} attacks refused, "
-        f"heads {'agree' if report.after.heads_equal else 'differ'}: {'ok' if report.ok else 'NOT ok'} "
-        f"({report.seconds:.0f} s)"
-    )
-    for row in report.scenes:
-        if row.status == "failed":
-            _line(f"{row.name}: expected {row.expected}, observed {row.observed or 'nothing'}: {row.why}")
-    if report.why:
-        _line(f"the lab gave up: {report.why}")
-    for lack in report.degraded:
-        _line(f"degraded: {lack}")

@@ -1,52 +1,82 @@
-"""The live picture of the lab for people: one row per node, then the scenes."""
+"""The live picture of the lab for people: one row per machine, one per attack, and what the columns mean."""
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from overlay.app.lab.report import SceneRow, Snapshot, snapshot
 
-MARKS = {"passed": ("held", "green"), "failed": ("BROKEN", "bold red"), "skipped": ("skipped", "yellow")}
+MARKS: Final = {"passed": ("refused", "green"), "failed": ("FAILED", "bold red"), "skipped": ("skipped", "yellow")}
+WIDE: Final = 108  # columns of a terminal where what the attacks do has room, too
+NUMBERS: Final = ("level", "peers", "epoch", "key age", "evidence age", "entries")
+LEGEND: Final = (
+    "level: 2 vouched for by a TPM, 1 by its own word · epoch: how often keys were made\n"
+    "evidence age: since it last proved what it runs · heads: do all hold the same logs"
+)
 
 
-def picture(statuses: dict[str, dict[str, Any]], scenes: list[SceneRow], phase: str) -> Group:
-    """Everything at this moment."""
-    return Group(_nodes(statuses), *([_scenes(scenes)] if scenes else []), Text(phase, style="dim"))
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """A scene as people see it before it has ended."""
+
+    name: str
+    about: str
 
 
-def _nodes(statuses: dict[str, dict[str, Any]]) -> Table:
-    table = Table(title=None, header_style="bold", expand=False)
-    for column, justify in (
-        ("node", "left"), ("id", "left"), ("level", "right"), ("peers", "right"), ("epoch", "right"), ("key age", "right"),
-        ("evidence age", "right"), ("entries", "right"), ("heads", "left"),
-    ):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+def picture(
+    statuses: dict[str, dict[str, Any]], attacks: Sequence[Attack], rows: Sequence[SceneRow], phase: str, *, width: int
+) -> Group:
+    """Everything at this moment; what matters least is last, where a low terminal cuts it off."""
+    blank = Text()
+    parts: list[RenderableType] = [Text(phase, style="bold"), blank, _machines(statuses), blank]
+    if attacks:
+        parts += [_attacks(attacks, rows, wide=width >= WIDE), blank]
+    return Group(*parts, Text(LEGEND, style="dim"))
+
+
+def _machines(statuses: dict[str, dict[str, Any]]) -> Table:
+    table = _table("machine", "id", *NUMBERS, "heads")
     seen = snapshot(statuses)
     common = _common_head(seen)
     for node in seen.nodes:
-        links = statuses[node.name]["links"]
+        links = [link for link in statuses[node.name]["links"] if link["name"] in statuses]
         table.add_row(
             node.name, node.id[:8], str(node.level), str(len(node.peers)), _range([link["epoch"] for link in links]),
             _age([link["epoch_age"] for link in links]), _age([link["evidence_age"] for link in links]), str(node.entries),
-            Text("agreed", style="green") if node.head == common else Text("syncing", style="yellow"),
+            Text("agree", style="green") if node.head == common else Text("syncing", style="yellow"),
         )
     return table
 
 
-def _scenes(scenes: list[SceneRow]) -> Table:
-    table = Table(header_style="bold")
-    for column in ("attack", "must be refused as", "was refused as", "by", "verdict"):
-        table.add_column(column)
-    for scene in scenes:
-        word, style = MARKS[scene.status]
-        table.add_row(scene.name, scene.expected, scene.observed or scene.why, scene.by, Text(word, style=style))
+def _attacks(attacks: Sequence[Attack], rows: Sequence[SceneRow], *, wide: bool) -> Table:
+    """A row for each from the start, so that nothing jumps."""
+    table = _table("attack", *(["what it does"] if wide else []), "outcome", "reason", "seen by")
+    ended = {row.name: row for row in rows}
+    for attack in attacks:
+        row = ended.get(attack.name)
+        about = [attack.about] if wide else []
+        table.add_row(attack.name, *about, *(_outcome(row) if row else (Text("…", style="dim"), "", "")))
+    return table
+
+
+def _outcome(row: SceneRow) -> tuple[Text, str, str]:
+    word, style = MARKS[row.status]
+    return Text(word, style=style), row.observed if row.status == "passed" else row.why, row.by
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        table.add_column(column, justify="right" if column in NUMBERS else "left", no_wrap=True)
     return table
 
 
 def _common_head(seen: Snapshot) -> str:
-    """The head that most nodes have."""
+    """The head that most machines have."""
     heads = [node.head for node in seen.nodes]
     return max(heads, key=heads.count, default="")
 

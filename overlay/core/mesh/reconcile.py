@@ -12,7 +12,7 @@ One machine serves both kinds of chain. Rules:
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from overlay.core.guard import asked
@@ -285,8 +285,8 @@ class Reconcile:
             start = self._check.number_of(items[0]) if items else wanted.start
         except Refused:  # someone edited our store
             start, items = wanted.start, ()
-        body = make_items(self.kind, chunks(wanted.log_id, start, items)[0])
-        self._out.append((wanted.peer, FrameType.ITEMS, body))
+        answer = replace(chunks(wanted.log_id, start, items)[0], wanted=wanted.start)
+        self._out.append((wanted.peer, FrameType.ITEMS, make_items(self.kind, answer)))
 
     # --- messages ---------------------------------------------------------------------------------------------------
 
@@ -318,14 +318,16 @@ class Reconcile:
     def _on_want(self, sender: NodeId, want: Want) -> list[ReconcileEvent]:
         own = self._heads.get(want.log_id)
         if own is None or want.start >= own.size:
-            self._out.append((sender, FrameType.ITEMS, make_items(self.kind, Items(want.log_id, want.start, ()))))
+            nothing = Items(want.log_id, want.start, (), want.start)
+            self._out.append((sender, FrameType.ITEMS, make_items(self.kind, nothing)))
             return []
         return [RangeWanted(sender, want.log_id, want.start, min(want.count, own.size - want.start))]
 
     def _on_items(self, sender: NodeId, peer: _Peer, came: Items, now: float) -> list[ReconcileEvent]:
         """Items that follow what we hold, asked for or pushed; of others nothing is looked at."""
         log_id, one = came.log_id, self._under_way.get(came.log_id)
-        own, owes = self._heads.get(log_id), one is not None and one.peer == sender and not one.storing
+        own = self._heads.get(log_id)
+        owes = one is not None and one.peer == sender and not one.storing and came.wanted is not None
         if not self._fits(sender, peer, came, now):
             if owes:
                 self._give_up(log_id, sender, now, ANSWER_WITHIN)
@@ -365,15 +367,15 @@ class Reconcile:
         if own is None and len(self._heads) >= LOGS_MAX:
             return False
         size = 0 if own is None else own.size
-        return came.start == size or (came.start > size and self._gap_is_final(sender, peer, log_id, now))
+        return came.start == size or (came.start > size and self._gap_is_final(sender, peer, came, now))
 
-    def _gap_is_final(self, sender: NodeId, peer: _Peer, log_id: bytes, now: float) -> bool:
+    def _gap_is_final(self, sender: NodeId, peer: _Peer, came: Items, now: float) -> bool:
         """Whether what lies between our end and the offered start is gone everywhere: only topics lose their start.
 
         A peer could hide items by saying that it dropped them, so all others who have more than we are asked first.
         """
-        one = self._under_way.get(log_id)
-        if self.kind is not ChainKind.TOPIC or one is None or one.peer != sender:
+        log_id, one = came.log_id, self._under_way.get(came.log_id)
+        if self.kind is not ChainKind.TOPIC or one is None or one.peer != sender or came.wanted is None:
             return False
         peer.gaps.add(log_id)
         return sender == peer.heads[log_id].node_id or not any(

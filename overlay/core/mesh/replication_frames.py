@@ -2,7 +2,9 @@
 
     HEADS {0:1, 1:kind, 2:[[log_id16, node_id32, size, root32], ...]}
     WANT  {0:1, 1:kind, 2:log_id16, 3:start, 4:count}
-    ITEMS {0:1, 1:kind, 2:log_id16, 3:start, 4:[raw, ...]}      at most 256 items and 1 MiB
+    ITEMS {0:1, 1:kind, 2:log_id16, 3:start, 4:[raw, ...], 5:wanted?}      at most 256 items and 1 MiB
+
+Field 5 is the start of the WANT that is answered; without it the items are pushed because they are new.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +14,7 @@ from typing import Any, Final
 from overlay.core import limits
 from overlay.core.keys import NodeId
 from overlay.core.mesh.chains import SEQ_MAX
-from overlay.core.wire import Array, Bytes, Tuple, UInt, make_map, malformed, open_map
+from overlay.core.wire import Array, Bytes, Maybe, Tuple, UInt, make_map, malformed, open_map
 from overlay.errors import Refused
 from overlay.registry import ChainKind, Reason
 
@@ -46,11 +48,12 @@ class Want:
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """A range, or a part of one from its start on."""
+    """A range, or a part of one from its start on. `wanted`: it answers the WANT of that start; None: it is pushed."""
 
     log_id: bytes
     start: int
     items: tuple[bytes, ...] = field(repr=False)
+    wanted: int | None = None
 
 
 def make_heads(kind: ChainKind, heads: Mapping[bytes, Head]) -> Iterator[bytes]:
@@ -84,13 +87,15 @@ def open_want(kind: ChainKind, body: bytes) -> Want:
 
 def make_items(kind: ChainKind, items: Items) -> bytes:
     """The body of an ITEMS."""
-    return make_map(int(kind), items.log_id, items.start, list(items.items))
+    return make_map(int(kind), items.log_id, items.start, list(items.items), items.wanted)
 
 
 def open_items(kind: ChainKind, body: bytes) -> Items:
     """Raises Refused: MALFORMED, TOO_LARGE, UNSUPPORTED."""
-    log_id, start, items = _open(kind, body, _LOG, UInt(SEQ_MAX), Array(_ITEM, limits.WANT_ITEMS))
-    return Items(log_id, start, tuple(items))
+    log_id, start, items, wanted = _open(
+        kind, body, _LOG, UInt(SEQ_MAX), Array(_ITEM, limits.WANT_ITEMS), Maybe(UInt(SEQ_MAX))
+    )
+    return Items(log_id, start, tuple(items), wanted)
 
 
 def chunks(log_id: bytes, start: int, items: Sequence[bytes]) -> list[Items]:

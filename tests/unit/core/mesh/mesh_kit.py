@@ -90,8 +90,12 @@ class Ours:
     def want(self, sender: NodeId, start: int, count: int, log: bytes = LOG) -> list[ReconcileEvent]:
         return self.machine.receive(sender, FrameType.WANT, make_want(self.kind, Want(log, start, count)), self.now)
 
-    def items(self, sender: NodeId, start: int, *items: bytes, log: bytes = LOG) -> list[ReconcileEvent]:
-        return self.machine.receive(sender, FrameType.ITEMS, make_items(self.kind, Items(log, start, items)), self.now)
+    def items(
+        self, sender: NodeId, start: int, *items: bytes, log: bytes = LOG, wanted: int | None = None
+    ) -> list[ReconcileEvent]:
+        """Pushed, or with `wanted` an answer."""
+        body = make_items(self.kind, Items(log, start, items, wanted))
+        return self.machine.receive(sender, FrameType.ITEMS, body, self.now)
 
     def store(self, events: list[ReconcileEvent]) -> list[ReconcileEvent]:
         """Do what the shell does with verified items; the other events."""

@@ -230,7 +230,7 @@ def test_a_range_that_a_peer_lacks_is_read_and_sent(ours: Ours) -> None:
     assert wanted == RangeWanted(BOB, LOG, 2, 3)
     ours.machine.supply(RangeWanted(BOB, LOG, 2, 3), items(2, 3))
     ((peer, body),) = ours.sent(FrameType.ITEMS)
-    assert (peer, open_items(AUDIT, body)) == (BOB, open_items(AUDIT, make_map(1, LOG, 2, items(2, 3))))
+    assert (peer, open_items(AUDIT, body)) == (BOB, open_items(AUDIT, make_map(1, LOG, 2, items(2, 3), 2)))
 
 
 def test_an_answer_holds_no_more_than_one_message(ours: Ours) -> None:
@@ -305,7 +305,7 @@ def test_an_empty_answer_lets_another_be_asked_at_once(ours: Ours) -> None:
     ours.heads(BOB, 5, CAROL)
     ours.heads(ALICE, 5, CAROL)
     wants(ours)
-    assert ours.items(BOB, 0) == []
+    assert ours.items(BOB, 0, wanted=0) == []
     assert wants(ours) == [(ALICE, Want(LOG, 0, 5))]
 
 
@@ -313,9 +313,18 @@ def test_an_answer_of_another_range_lets_another_be_asked_at_once(ours: Ours) ->
     ours.heads(BOB, 5, CAROL)
     ours.heads(ALICE, 5, CAROL)
     wants(ours)
-    assert ours.items(BOB, 3, item(3), item(4)) == []
+    assert ours.items(BOB, 3, item(3), item(4), wanted=0) == []
     assert wants(ours) == [(ALICE, Want(LOG, 0, 5))]
     assert ours.chains.checks == 0
+
+
+def test_a_push_of_later_items_is_no_answer_and_the_range_stays_wanted(ours: Ours) -> None:
+    ours.heads(BOB, 5, CAROL)
+    ours.heads(ALICE, 5, CAROL)
+    wants(ours)
+    assert ours.items(BOB, 3, item(3), item(4)) == []
+    assert wants(ours) == []
+    assert len(ours.items(BOB, 0, item(0), item(1), wanted=0)) == 1
 
 
 def test_what_a_peer_owes_when_it_goes_is_asked_of_another(ours: Ours) -> None:
@@ -599,31 +608,37 @@ def topics() -> Ours:
 
 def test_a_chain_begins_where_its_author_still_has_it(topics: Ours) -> None:
     topics.heads(ALICE, 9, ALICE)
-    assert topics.items(ALICE, 7, item(7), item(8)) == [ItemsVerified(LOG, ALICE, 7, (item(7), item(8)))]
+    assert topics.items(ALICE, 7, item(7), item(8), wanted=0) == [ItemsVerified(LOG, ALICE, 7, (item(7), item(8)))]
+
+
+def test_a_push_by_the_author_does_not_say_that_what_was_before_is_gone(topics: Ours) -> None:
+    topics.heads(ALICE, 9, ALICE)
+    assert topics.items(ALICE, 7, item(7), item(8)) == []
+    assert len(topics.items(ALICE, 0, item(0), wanted=0)) == 1
 
 
 def test_a_gap_counts_only_when_all_others_were_asked(topics: Ours) -> None:
     topics.heads(BOB, 9, ALICE)
     topics.heads(CAROL, 9, ALICE)
-    assert topics.items(BOB, 7, item(7), item(8)) == []
+    assert topics.items(BOB, 7, item(7), item(8), wanted=0) == []
     assert [peer for peer, _ in wants(topics)] == [BOB, CAROL]
-    assert len(topics.items(CAROL, 0, item(0))) == 1
+    assert len(topics.items(CAROL, 0, item(0), wanted=0)) == 1
 
 
 def test_a_gap_that_everyone_has_is_taken(topics: Ours) -> None:
     topics.heads(BOB, 9, ALICE)
     topics.heads(CAROL, 9, ALICE)
-    assert topics.items(BOB, 7, item(7), item(8)) == []
-    assert topics.items(CAROL, 5, item(5)) == [ItemsVerified(LOG, ALICE, 5, (item(5),))]
+    assert topics.items(BOB, 7, item(7), item(8), wanted=0) == []
+    assert topics.items(CAROL, 5, item(5), wanted=0) == [ItemsVerified(LOG, ALICE, 5, (item(5),))]
 
 
 def test_a_gap_is_taken_when_the_others_are_silent(topics: Ours) -> None:
     topics.heads(BOB, 9, ALICE)
     topics.heads(CAROL, 9, ALICE)
-    assert topics.items(BOB, 7, item(7), item(8)) == []
+    assert topics.items(BOB, 7, item(7), item(8), wanted=0) == []
     for _ in range(4):
         topics.wait(ANSWER_WITHIN)
-        if BOB in [peer for peer, _ in wants(topics)] and topics.items(BOB, 7, item(7), item(8)):
+        if BOB in [peer for peer, _ in wants(topics)] and topics.items(BOB, 7, item(7), item(8), wanted=0):
             return
     pytest.fail("the gap was never taken")
 

@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m bench`, one JSON line per row."""
