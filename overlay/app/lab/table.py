@@ -11,11 +11,11 @@ from rich.text import Text
 from overlay.app.lab.report import SceneRow, Snapshot, snapshot
 
 MARKS: Final = {"passed": ("refused", "green"), "failed": ("FAILED", "bold red"), "skipped": ("skipped", "yellow")}
-WIDE: Final = 108  # columns of a terminal where what the attacks do has room, too
+WIDE: Final = 114  # columns of a terminal where what the attacks do has room, too
 NUMBERS: Final = ("level", "peers", "epoch", "key age", "evidence age", "entries")
 LEGEND: Final = (
-    "level: 2 vouched for by a TPM, 1 by its own word · epoch: how often keys were made\n"
-    "evidence age: since it last proved what it runs · heads: do all hold the same logs"
+    "level: 2 vouched for by a TPM, 1 by its own word · epoch: fresh keys so far\n"
+    "evidence age: since it last proved what it runs · heads: are all logs the same"
 )
 
 

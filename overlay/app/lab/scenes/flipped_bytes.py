@@ -33,5 +33,6 @@ async def attack(lab: Lab, actor: Machine) -> Observation:
 
 
 SCENE = Scene(
-    name="flipped-bytes", about="changes a bit of what an open link carries", expected=Reason.BAD_RECORD, control=control, attack=attack
+    name="flipped-bytes", about="changes a bit of what an open link carries", expected=Reason.BAD_RECORD,
+    control=control, attack=attack,
 )

@@ -1,0 +1,112 @@
+"""The course of a lab with machines that are not there: whatever happens, there is a report, and it is in time."""
+
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import pytest
+import trio
+import trio.testing
+
+from overlay.app.lab.lab import Lab
+from overlay.app.lab.machine import Machine
+from overlay.app.lab.main import _play
+from overlay.app.lab.options import Choice, LabOptions
+from overlay.app.lab.report import LinkRow, NodeRow, Report, Snapshot
+from overlay.app.lab.scene import Observation, Scene
+from overlay.app.lab.screen import Screen
+from overlay.errors import CheckFailed
+from overlay.registry import Reason
+
+NODES = [NodeRow(name=name, id=name, level=2, peers=[], entries=1, head="h") for name in ("alice", "bob")]
+MESH = Snapshot(nodes=NODES, links=[LinkRow(a="alice", b="bob", epochs=2, rounds=2)], heads_equal=True)
+ONCE = LabOptions(nodes=2, json=True, once=True, rekey_after=5, attest_every=5)
+
+
+class FakeLab:
+    """A lab that takes a while for each thing, or for ever, or fails at it."""
+
+    def __init__(self, **steps: float | str) -> None:
+        self.options, self.choice = ONCE, Choice("tpm", "namespaces")
+        self.steps = steps
+        self.said: list[str] = []
+        self.say = self.said.append
+
+    async def _step(self, name: str) -> None:
+        step = self.steps.get(name, 0.0)
+        if isinstance(step, str):
+            raise CheckFailed(step)
+        await trio.sleep(step)
+
+    async def wait_meshed(self) -> None:
+        await self._step("meshed")
+
+    async def wait_proven(self) -> None:
+        await self._step("proven")
+
+    async def barrier(self, within: float = 30.0) -> Snapshot:
+        await self._step("barrier")
+        return MESH
+
+    async def actor(self) -> None:
+        await self._step("actor")
+
+
+async def nothing(_lab: Lab, _actor: Machine) -> None:
+    await trio.lowlevel.checkpoint()
+
+
+def scene(name: str, seconds: float, reason: Reason = Reason.BAD_GATE) -> Scene:
+    async def attack(_lab: Lab, _actor: Machine) -> Observation:
+        await trio.sleep(seconds)
+        return Observation(reason.name, "alice")
+
+    return Scene(name=name, about=name, expected=Reason.BAD_GATE, control=nothing, attack=attack)
+
+
+Play = Callable[..., Awaitable[Report]]
+
+
+@pytest.fixture
+def play(autojump_clock: trio.testing.MockClock) -> Play:
+    async def run(*scenes: Scene, **steps: float | str) -> Report:
+        lab: Any = FakeLab(**steps)
+        return await _play(cast("Lab", lab), scenes, Screen(ONCE), trio.current_time())
+
+    return run
+
+
+async def test_a_good_lab_is_ok_and_its_scenes_stand_in_the_order_in_which_they_were_asked_for(play: Play) -> None:
+    report = await play(scene("slow", 20), scene("fast", 1), meshed=3.0, proven=10.0)
+    assert report.ok
+    assert [row.name for row in report.scenes] == ["slow", "fast"]
+    assert report.seconds == pytest.approx(33)
+
+
+async def test_a_scene_that_failed_makes_the_lab_fail(play: Play) -> None:
+    report = await play(scene("good", 1), scene("bad", 1, Reason.OTHER_MESH))
+    assert [row.status for row in report.scenes] == ["passed", "failed"]
+    assert not report.ok
+
+
+async def test_a_scene_that_does_not_end_is_reported_in_time_and_has_not_passed(play: Play) -> None:
+    report = await play(scene("good", 1), scene("endless", math.inf))
+    assert [(row.name, row.status, row.why) for row in report.scenes] == [
+        ("good", "passed", ""), ("endless", "failed", "it did not come to its end")
+    ]  # fmt: skip
+    assert not report.ok
+    assert report.seconds < 115
+
+
+@pytest.mark.parametrize("step", ["meshed", "proven"])
+async def test_a_mesh_that_does_not_come_up_is_reported_in_time(play: Play, step: str) -> None:
+    report = await play(scene("good", 1), **{step: math.inf})
+    assert (report.ok, report.before.nodes, report.scenes[0].status) == (False, [], "failed")
+    assert report.after == MESH
+    assert report.seconds < 115
+
+
+@pytest.mark.parametrize("step", ["meshed", "proven", "barrier"])
+async def test_machines_that_fail_end_in_a_report_too(play: Play, step: str) -> None:
+    report = await play(scene("good", 1), **{step: "alice ended"})
+    assert (report.ok, report.why, report.scenes[0].status) == (False, "alice ended", "failed")
