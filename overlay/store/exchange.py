@@ -35,4 +35,5 @@ def write_text(path: Path, text: str, *, private: bool) -> None:
             os.fsync(file.fileno())
         sync_folder(path.parent)
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from None
+        hint = "nothing is overwritten: remove it, or name another file" if isinstance(error, FileExistsError) else ""
+        raise UsageError(f"cannot write {path}: {error.strerror}", hint=hint) from None

@@ -13,14 +13,18 @@ from audit.verify import LogReport, verify_store
 from overlay.app import wire_json as wire
 from overlay.app.api import EntryReceipt, EntryView
 from overlay.app.cli.common import Invocation, run, standard_options
-from overlay.app.cli.output import note, plain, say, say_json
+from overlay.app.cli.output import counted, note, plain, say, say_json
 from overlay.app.client import connect_local
 from overlay.core.keys import base32
 from overlay.errors import CheckFailed, UsageError
+from overlay.registry import EntryType
 from overlay.store.membership import load_mesh
 from overlay.store.state import AUDIT_STORE, StateFolder, holder
 
-LONG_HEX: Final = re.compile("[0-9a-f]{65,}")
+LONG_HEX: Final = re.compile("[0-9a-f]{64,}")  # a hash, or more
+HASH_DIGITS: Final = 64
+SHOWN_DIGITS: Final = 16
+APPLICATION: Final = EntryType.APPLICATION.name.lower()  # what users wrote is shown as they wrote it
 
 
 @click.group()
@@ -40,13 +44,17 @@ def append(invocation: Invocation, kind: str, value: str, *, wait: bool) -> None
     async def work() -> tuple[EntryReceipt, int | None]:
         async with connect_local(invocation.folder) as node:
             receipt = await node.audit.append(kind, content)
-            return receipt, await node.audit.wait_replicated(receipt) if wait else None
+            if not wait:
+                return receipt, None
+            if not node.peers:
+                note(f"entry {receipt.seq} is durable here, and no peer is linked: waiting for one")
+            return receipt, await node.audit.wait_replicated(receipt)
 
     receipt, peers = run(work)
     if invocation.json:
         say_json({**wire.receipt_fields(receipt), "replicated": peers})
     else:
-        say(f"entry {receipt.seq}, {receipt.hash.hex()}" + ("" if peers is None else f", held by {peers} peers"))
+        say(f"entry {receipt.seq}, {receipt.hash.hex()}" + ("" if peers is None else f", held by {counted(peers, 'peer')}"))
 
 
 def _json(text: str) -> Any:
@@ -122,17 +130,21 @@ def _show(invocation: Invocation, entries: Iterable[EntryView]) -> None:
         if invocation.json:
             say_json(wire.entry_fields(entry))
         else:
-            body = plain(wire.compact(_shortened(entry.body)))
+            said = entry.body if entry.type == APPLICATION else _shortened(entry.body)
+            body = plain(wire.compact(said))
             say(f"{entry.at:%Y-%m-%d %H:%M:%S} {entry.node_name} {entry.seq} {entry.type} {body}")
 
 
 def _shortened(value: Any) -> Any:
-    """Certificates and signatures by their beginnings: nobody reads them in hex, and --json has them whole."""
+    """Hashes and certificates by their beginnings, longer ones with their length: nobody reads them, and --json has all."""
     if isinstance(value, dict):
         return {key: _shortened(part) for key, part in value.items()}
     if isinstance(value, list):
         return [_shortened(part) for part in value]
-    return f"{value[:16]}…" if isinstance(value, str) and LONG_HEX.fullmatch(value) else value
+    if not isinstance(value, str) or not LONG_HEX.fullmatch(value):
+        return value
+    size = "" if len(value) == HASH_DIGITS else f" ({len(value) // 2} bytes)"
+    return f"{value[:SHOWN_DIGITS]}…{size}"
 
 
 @audit.command()

@@ -13,6 +13,7 @@ from overlay.events import (
     PeerAttested,
     PeerDown,
     PeerUp,
+    PeerWarning,
     TrustLost,
 )
 from overlay.registry import Reason
@@ -49,6 +50,8 @@ def _describe_rest(event: NodeEvent) -> str:
             return f"{what}: {event.detail}" + (f" ({event.hint})" if event.hint else "")
         case ChainRejected():
             return f"{event.name} sent a log that does not hold: {_why(event.reason, event.detail)}"
+        case PeerWarning():
+            return f"{event.name} is not what the policy lists, which only warns: {event.detail}"
         case IdentityCloned():
             return f"two processes run as {event.name}: stop one, or its identity was stolen"
         case _:

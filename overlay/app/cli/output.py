@@ -60,6 +60,11 @@ def say_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None
         say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def counted(number: int, what: str) -> str:
+    """`1 peer`, `2 peers`."""
+    return f"{number} {what}" + "s" * (number != 1)
+
+
 def note(text: str) -> None:
     """Something that one should know, beside the result."""
     click.echo(f"{PROGRAM}: note: {plain(text)}", err=True)

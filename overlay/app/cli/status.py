@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from overlay.app.cli.common import Invocation, run, standard_options
-from overlay.app.cli.output import note, plain, say, say_json, say_table
+from overlay.app.cli.output import counted, note, plain, say, say_json, say_table
 from overlay.app.client import connect_local
 from overlay.app.control_client import HOW_TO_START
 from overlay.app.identity import load_membership
@@ -47,7 +47,7 @@ def _show(found: NodeStatistics) -> None:
         say(f"roles        {' '.join(found.roles)}")
     say(f"certificate  until {_time(found.certificate_ends)}")
     say(f"endorsement  until {_time(found.endorsement_ends)}")
-    say(f"refused      {found.refused} connections")
+    say(f"refused      {counted(found.refused, 'connection')}")
     for warning in found.warnings:
         say(f"warning      {plain(warning)}")
     say()

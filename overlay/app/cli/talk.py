@@ -9,7 +9,7 @@ import trio
 
 from overlay.app import wire_json as wire
 from overlay.app.cli.common import Invocation, run, standard_options
-from overlay.app.cli.output import plain, say, say_bytes, say_json
+from overlay.app.cli.output import counted, plain, say, say_bytes, say_json
 from overlay.app.client import RemoteNode, connect_local
 from overlay.core.limits import BODY_MAX
 from overlay.errors import PeerUnreachable, UsageError
@@ -69,7 +69,7 @@ def publish(invocation: Invocation, topic: str, body: str, *, transient: bool) -
         say_json(found)
     else:
         kept = "not kept" if found["seq"] is None else f"number {found['seq']}"
-        say(f"published on {topic}, {kept}, pushed to {found['peers']} peers")
+        say(f"published on {topic}, {kept}, pushed to {counted(found['peers'], 'peer')}")
 
 
 @click.command()

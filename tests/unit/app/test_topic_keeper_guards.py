@@ -83,11 +83,11 @@ async def test_one_of_an_author_whom_nobody_has_shown_us_is_lost(keeper: TopicKe
 
 async def test_one_of_another_author_than_the_peer_is_refused(keeper: TopicKeeper) -> None:
     with pytest.raises(Refused) as caught:
-        await heard(keeper, publication(), sender=CAROL)
+        await keeper.on_transient(publication(), info(CAROL))
     assert caught.value.reason is Reason.WRONG_AUTHOR
 
 
 async def test_a_chained_one_is_refused(keeper: TopicKeeper) -> None:
     with pytest.raises(Refused) as caught:
-        await heard(keeper, publication(seq=0))
+        await keeper.on_transient(publication(seq=0), info(ALICE))
     assert caught.value.reason is Reason.CHAIN_BROKEN

@@ -1,12 +1,11 @@
 """The course of a lab with machines that are not there: whatever happens, there is a report, and it is in time."""
 
 import math
-from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import pytest
 import trio
-import trio.testing
+from trio.testing import MockClock
 
 from overlay.app.lab.lab import Lab
 from overlay.app.lab.machine import Machine
@@ -64,32 +63,25 @@ def scene(name: str, seconds: float, reason: Reason = Reason.BAD_GATE) -> Scene:
     return Scene(name=name, about=name, expected=Reason.BAD_GATE, control=nothing, attack=attack)
 
 
-Play = Callable[..., Awaitable[Report]]
+async def play(*scenes: Scene, **steps: float | str) -> Report:
+    lab: Any = FakeLab(**steps)
+    return await _play(cast("Lab", lab), scenes, Screen(ONCE), trio.current_time())
 
 
-@pytest.fixture
-def play(autojump_clock: trio.testing.MockClock) -> Play:
-    async def run(*scenes: Scene, **steps: float | str) -> Report:
-        lab: Any = FakeLab(**steps)
-        return await _play(cast("Lab", lab), scenes, Screen(ONCE), trio.current_time())
-
-    return run
-
-
-async def test_a_good_lab_is_ok_and_its_scenes_stand_in_the_order_in_which_they_were_asked_for(play: Play) -> None:
+async def test_a_good_lab_is_ok_and_tells_its_scenes_in_the_order_asked_for(autojump_clock: MockClock) -> None:
     report = await play(scene("slow", 20), scene("fast", 1), meshed=3.0, proven=10.0)
     assert report.ok
     assert [row.name for row in report.scenes] == ["slow", "fast"]
     assert report.seconds == pytest.approx(33)
 
 
-async def test_a_scene_that_failed_makes_the_lab_fail(play: Play) -> None:
+async def test_a_scene_that_failed_makes_the_lab_fail(autojump_clock: MockClock) -> None:
     report = await play(scene("good", 1), scene("bad", 1, Reason.OTHER_MESH))
     assert [row.status for row in report.scenes] == ["passed", "failed"]
     assert not report.ok
 
 
-async def test_a_scene_that_does_not_end_is_reported_in_time_and_has_not_passed(play: Play) -> None:
+async def test_a_scene_that_does_not_end_is_reported_in_time_and_has_not_passed(autojump_clock: MockClock) -> None:
     report = await play(scene("good", 1), scene("endless", math.inf))
     assert [(row.name, row.status, row.why) for row in report.scenes] == [
         ("good", "passed", ""), ("endless", "failed", "it did not come to its end")
@@ -99,7 +91,7 @@ async def test_a_scene_that_does_not_end_is_reported_in_time_and_has_not_passed(
 
 
 @pytest.mark.parametrize("step", ["meshed", "proven"])
-async def test_a_mesh_that_does_not_come_up_is_reported_in_time(play: Play, step: str) -> None:
+async def test_a_mesh_that_does_not_come_up_is_reported_in_time(autojump_clock: MockClock, step: str) -> None:
     report = await play(scene("good", 1), **{step: math.inf})
     assert (report.ok, report.before.nodes, report.scenes[0].status) == (False, [], "failed")
     assert report.after == MESH
@@ -107,6 +99,6 @@ async def test_a_mesh_that_does_not_come_up_is_reported_in_time(play: Play, step
 
 
 @pytest.mark.parametrize("step", ["meshed", "proven", "barrier"])
-async def test_machines_that_fail_end_in_a_report_too(play: Play, step: str) -> None:
+async def test_machines_that_fail_end_in_a_report_too(autojump_clock: MockClock, step: str) -> None:
     report = await play(scene("good", 1), **{step: "alice ended"})
     assert (report.ok, report.why, report.scenes[0].status) == (False, "alice ended", "failed")
