@@ -79,20 +79,20 @@ def copy_of(root: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def run(folder: Path, arguments: Sequence[str], timeout: float) -> tuple[int | None, str]:
-    """Run Python on that copy. Exit code and standard output; no code if it hung."""
+def run(folder: Path, arguments: Sequence[str], timeout: float) -> tuple[int | None, str, str]:
+    """Run Python on that copy. Exit code, standard output and standard error; no code if it hung."""
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     process = subprocess.Popen(
         [sys.executable, *arguments], cwd=folder, env=environment, text=True, start_new_session=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT if "pytest" in arguments else None,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
-        output, _ = process.communicate(timeout=timeout)
+        output, errors = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        return None, ""
+        return None, "", ""
     finally:
         end_group(process)
-    return process.returncode, output
+    return process.returncode, output, errors
 
 
 def end_group(process: subprocess.Popen[str]) -> None:
@@ -106,7 +106,8 @@ def run_tests(folder: Path, tests: Sequence[str]) -> tuple[Outcome, str]:
     """Run these tests in the copy. The outcome, and the output of pytest."""
     report = folder / "mutant-report.xml"
     options = ["-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
-    code, output = run(folder, ["-m", "pytest", *options, *tests], TESTS_TIMEOUT)
+    code, output, errors = run(folder, ["-m", "pytest", *options, *tests], TESTS_TIMEOUT)
+    output += errors
     if code is None:
         return Outcome.HUNG, output
     if code not in {0, 1} or not report.exists():
@@ -118,13 +119,14 @@ def run_tests(folder: Path, tests: Sequence[str]) -> tuple[Outcome, str]:
 
 
 def run_scenes(folder: Path, scenes: Sequence[str], options: Sequence[str]) -> tuple[Outcome, str]:
-    """Run these scenes in the copy. The outcome, and the report."""
+    """Run these scenes in the copy. The outcome, and the report with what the lab said."""
     lab = ["-c", OVERLAY, "lab", "--json", "--scenes", ",".join(scenes), *options]
-    code, output = run(folder, lab, SCENES_TIMEOUT)
+    code, report, said = run(folder, lab, SCENES_TIMEOUT)
+    output = report + said
     if code is None:
         return Outcome.HUNG, output
     try:
-        statuses = {scene["name"]: scene["status"] for scene in json.loads(output)["scenes"]}
+        statuses = {scene["name"]: scene["status"] for scene in json.loads(report)["scenes"]}
     except (ValueError, KeyError):
         return Outcome.BROKEN, output
     asked = {statuses.get(scene, "skipped") for scene in scenes}

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import signal
 import sqlite3
 import sys
@@ -147,3 +148,25 @@ async def test_tail_follows(tmp_path: Path) -> None:
                     number += 1
             assert json.loads(follower.lines[0])["body"]["type"] == "tick"
             assert (await follower.end(signal.SIGINT))[0] == 130
+
+
+async def test_tail_shows_hashes_by_their_beginnings_and_what_users_wrote_as_it_is(tmp_path: Path) -> None:
+    alice, _ = await make_pair(tmp_path)
+    digest = json.dumps("0123456789abcdef" * 8)
+    async with alice.running():
+        await alice.overlay("audit", "append", "file.seen", digest)
+        opening, *_, last = (await alice.overlay("audit", "tail")).output.splitlines()
+        whole = (await alice.overlay("audit", "tail", "--json")).output
+    assert re.search(r' log_open .*"leaf": "[0-9a-f]{16}… \(\d+ bytes\)"', opening)
+    assert not re.search("[0-9a-f]{64}", opening)
+    assert last.endswith(f' application {{"type": "file.seen", "value": {digest}}}')
+    assert re.search('"leaf": "[0-9a-f]{400}', whole)
+
+
+async def test_an_entry_that_waits_for_a_peer_is_said_to_be_durable(tmp_path: Path) -> None:
+    alice, bob = await make_pair(tmp_path)
+    append = ["sh", "-c", 'exec "$0" "$@" 2>&1', *OVERLAY, "audit", "append", "tick", "--wait"]
+    async with alice.running() as first, alice.process(append) as waiting:
+        await waiting.wait_line(lambda line: "is durable here, and no peer is linked" in line)
+        async with bob.running("--seed", f"127.0.0.1:{first.port}"):
+            assert (await waiting.wait_line(lambda line: "held by" in line)).endswith(", held by 1 peer")

@@ -109,7 +109,7 @@ async def test_without_a_terminal_people_get_lines_and_a_verdict(folder: Path) -
     assert ran.code == 0, ran
     lines = ran.output.splitlines()
     assert "scene edited-entry: passed: expected BAD_SIGNATURE, observed BAD_SIGNATURE" in lines
-    assert lines[-1].startswith("2 nodes, 1 links, 1 of 1 attacks refused, heads agree: ok")
+    assert lines[-1].startswith("2 machines, 1 link, 1 of 1 attacks refused, heads agree: ok")
     assert ran.complaint == []
     assert {"alice", "bob"} < set(os.listdir(folder / "kept"))
 
@@ -138,6 +138,14 @@ async def test_ctrl_c_while_the_machines_are_made_ends_it_too(folder: Path) -> N
     assert (code, lab.output) == (130, b"")
     assert seconds < ENDS_WITHIN
     assert "Traceback" not in "\n".join(lab.lines)
+
+
+async def test_a_reader_that_goes_ends_it_quietly(folder: Path) -> None:
+    python = Python(("bash", "-o", "pipefail", "-c", '"$@" | head -n 1', "bash"))
+    ran = await run("--evidence", "software", "--network", "loopback", "--nodes", "2", python=python, folder=folder)
+    assert (ran.code, ran.complaint) == (0, [])
+    assert ran.output == "a lab of 2 machines, each with software evidence and a port on loopback\n"
+    assert os.listdir(folder) == []
 
 
 # --- where it cannot ------------------------------------------------------------------------------------------------

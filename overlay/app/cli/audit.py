@@ -13,8 +13,8 @@ from audit.verify import LogReport, verify_store
 from overlay.app import wire_json as wire
 from overlay.app.api import EntryReceipt, EntryView
 from overlay.app.cli.common import Invocation, run, standard_options
-from overlay.app.cli.output import counted, note, plain, say, say_json
 from overlay.app.client import connect_local
+from overlay.app.output import counted, note, plain, say, say_json
 from overlay.core.keys import base32
 from overlay.errors import CheckFailed, UsageError
 from overlay.registry import EntryType

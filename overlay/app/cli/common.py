@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 import click
 import trio
 
-from overlay.app.cli.output import note
 from overlay.app.config import Config, Setting, load_settings
+from overlay.app.output import note
 from overlay.app.tpm import missing, open_tpm
 from overlay.errors import HostLacks
 from overlay.net.background import background

@@ -5,8 +5,8 @@ import json
 import click
 
 from overlay.app.cli.common import Invocation, standard_options
-from overlay.app.cli.output import say_json, say_table
 from overlay.app.config import load_settings
+from overlay.app.output import say_json, say_table
 
 
 @click.group()

@@ -10,8 +10,8 @@ import click
 from attest.manifest import installed_root, package_manifest
 from discovery.interfaces import list_interfaces, usable
 from overlay.app.cli.common import Invocation, setting_option, standard_options
-from overlay.app.cli.output import say, say_json, say_table
 from overlay.app.config import SETTING, Config
+from overlay.app.output import say, say_json, say_table
 from overlay.app.tpm import HINT, missing, open_tpm
 from overlay.errors import CheckFailed, OverlayError
 from overlay.net.system import wall_clock

@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 from overlay.app.cli.common import Invocation, chosen_tpm, setting_option, standard_options
-from overlay.app.cli.output import note, say, say_json
 from overlay.app.config import SETTING, EvidenceSetting
 from overlay.app.enrol import admit_request, found_mesh, make_request
 from overlay.app.enrol import install as install_bundle
+from overlay.app.output import note, say, say_json
 from overlay.core.enrolment_files import FILE_MAX
 from overlay.core.keys import NodeId
 from overlay.core.policy import Policy, parse_policy_toml

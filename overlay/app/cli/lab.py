@@ -5,10 +5,10 @@ from typing import Any
 
 import click
 
-from overlay.app.cli.output import say, say_json
 from overlay.app.lab.catalogue import SCENES
 from overlay.app.lab.main import run_lab
 from overlay.app.lab.options import LabOptions
+from overlay.app.output import say, say_json
 
 
 @click.command()

@@ -12,7 +12,7 @@ from typing import Final, cast
 
 import click
 
-from overlay.app.cli.output import PROGRAM, complain
+from overlay.app.output import PROGRAM, complain
 from overlay.app.version import VERSION
 from overlay.errors import HostLacks, OverlayError, UsageError
 

@@ -13,10 +13,10 @@ import click
 import trio
 
 from overlay.app.cli.common import INTERRUPTED, Invocation, Signals, setting_option, standard_options
-from overlay.app.cli.event_lines import describe
-from overlay.app.cli.output import plain, say, say_json
 from overlay.app.compose import open_node
 from overlay.app.config import TABLE, Config
+from overlay.app.event_lines import describe
+from overlay.app.output import plain, say, say_json
 from overlay.errors import HostLacks
 from overlay.events import NodeEvent
 from overlay.net.background import background

@@ -7,10 +7,10 @@ from typing import Any
 import click
 
 from overlay.app.cli.common import Invocation, run, standard_options
-from overlay.app.cli.output import counted, note, plain, say, say_json, say_table
 from overlay.app.client import connect_local
 from overlay.app.control_client import HOW_TO_START
 from overlay.app.identity import load_membership
+from overlay.app.output import counted, note, plain, say, say_json, say_table
 from overlay.core.certificates import verify_leaf
 from overlay.errors import HostLacks, Refused
 from overlay.net.statistics import LinkStatistics, NodeStatistics

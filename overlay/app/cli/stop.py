@@ -6,8 +6,8 @@ import click
 import trio
 
 from overlay.app.cli.common import Invocation, run, standard_options
-from overlay.app.cli.output import say_json
 from overlay.app.client import connect_local
+from overlay.app.output import say_json
 from overlay.errors import DeadlineExceeded
 from overlay.store.state import holder
 

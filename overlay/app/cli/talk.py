@@ -9,8 +9,8 @@ import trio
 
 from overlay.app import wire_json as wire
 from overlay.app.cli.common import Invocation, run, standard_options
-from overlay.app.cli.output import counted, plain, say, say_bytes, say_json
 from overlay.app.client import RemoteNode, connect_local
+from overlay.app.output import counted, plain, say, say_bytes, say_json
 from overlay.core.limits import BODY_MAX
 from overlay.errors import PeerUnreachable, UsageError
 from overlay.net.peer import Peer

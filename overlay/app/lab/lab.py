@@ -12,7 +12,7 @@ from typing import Any
 
 import trio
 
-from overlay.app.cli.event_lines import describe
+from overlay.app.event_lines import describe
 from overlay.app.lab.machine import ACTOR, Event, Machine, wait_until
 from overlay.app.lab.options import Choice, LabOptions
 from overlay.app.lab.processes import Child

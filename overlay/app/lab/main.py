@@ -36,6 +36,8 @@ def run_lab(options: LabOptions) -> int:
     screen.begin(options, choice)
     with _folder(options) as folder:
         report = trio.run(_run, folder, choice, options, scenes, screen)
+    if screen.left.is_set() and not options.json:
+        raise BrokenPipeError
     if report is None:
         return INTERRUPTED
     if options.json:
@@ -62,15 +64,22 @@ def _folder(options: LabOptions) -> Iterator[Path]:
 async def _run(
     folder: Path, choice: Choice, options: LabOptions, scenes: tuple[Scene, ...], screen: Screen
 ) -> Report | None:
-    """The whole show; None if a signal ended it."""
+    """The whole show; None if a signal ended it, or if nobody reads what it says."""
     began = trio.current_time()
     report: Report | None = None
     with trio.CancelScope() as scope:
         async with background() as tasks:
             await tasks.start(cancel_on_signal, scope)
+            if not options.json:
+                tasks.start_soon(_cancel_after, screen.left, scope)
             async with open_lab(folder, choice, options, screen.say) as lab:
                 report = await _play(lab, scenes, screen, began)
     return report
+
+
+async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
 
 
 async def _play(lab: Lab, scenes: tuple[Scene, ...], screen: Screen, began: float) -> Report:

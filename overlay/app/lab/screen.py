@@ -8,12 +8,12 @@ import trio
 from rich.console import Console
 from rich.live import Live
 
-from overlay.app.cli.output import plain
 from overlay.app.lab.lab import Lab
 from overlay.app.lab.options import Choice, LabOptions
 from overlay.app.lab.report import Report, SceneRow
 from overlay.app.lab.scene import Scene
 from overlay.app.lab.table import Attack, picture
+from overlay.app.output import plain
 from overlay.errors import OverlayError
 from overlay.net.background import background
 
@@ -28,12 +28,17 @@ class Screen:
         self._table = not options.json and sys.stdout.isatty()
         self._drawing = False
         self._phase = ""
+        self.left = trio.Event()  # whoever read the lines has gone
 
     def say(self, text: str) -> None:
         """A line."""
-        if not self._drawing:
+        if self._drawing or self.left.is_set():
+            return
+        try:
             self._stream.write(plain(text) + "\n")
             self._stream.flush()
+        except BrokenPipeError:
+            self.left.set()
 
     def phase(self, text: str) -> None:
         """What goes on now."""
@@ -80,7 +85,7 @@ class Screen:
         nodes, links, heads = len(report.after.nodes), len(report.after.links), report.after.heads_equal
         held = sum(row.status == "passed" for row in report.scenes)
         self.say(
-            f"{nodes} machines, {links} links, {held} of {len(report.scenes)} attacks refused, "
+            f"{nodes} machines, {links} link{'s' * (links != 1)}, {held} of {len(report.scenes)} attacks refused, "
             f"heads {'agree' if heads else 'differ'}: {'ok' if report.ok else 'NOT ok'} ({report.seconds:.0f} s)"
         )
         for row in report.scenes:

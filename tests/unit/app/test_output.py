@@ -4,8 +4,10 @@ import click
 import pytest
 
 from overlay.app.cli.main import COMMANDS, main, overlay
-from overlay.app.cli.output import complain, plain, say_table, sentence
+from overlay.app.event_lines import describe
+from overlay.app.output import complain, counted, plain, say_table, sentence
 from overlay.errors import OverlayError
+from overlay.events import PeerWarning
 
 
 @pytest.mark.parametrize(
@@ -62,3 +64,12 @@ def test_exit_codes(monkeypatch: pytest.MonkeyPatch, error: BaseException, code:
 
     monkeypatch.setattr(overlay, "main", fail)
     assert main([]) == code
+
+
+def test_what_is_counted_has_a_plural() -> None:
+    assert [counted(number, "peer") for number in range(3)] == ["0 peers", "1 peer", "2 peers"]
+
+
+def test_a_warning_of_the_policy_is_a_sentence() -> None:
+    warning = PeerWarning(name="bob", node="b", detail="pcr mismatch: PCR digest 9f86")
+    assert describe(warning) == "bob is not what the policy lists, which only warns: pcr mismatch: PCR digest 9f86"
