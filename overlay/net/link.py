@@ -48,6 +48,7 @@ class Link:
         self._unsent = 0
         self._reading = trio.CancelScope()
         self._flushing = trio.Lock()
+        self._cut = False
         self._messages_in, self.messages = trio.open_memory_channel[MessageReceived](MESSAGES_WAITING)
 
     @property
@@ -208,6 +209,8 @@ class Link:
             await self._send_all()
 
     async def _send_all(self) -> None:
+        if self._cut:
+            return  # half a record is out: what followed it would not decrypt
         data = self.session.data_to_send()
         self._unsent = len(data)
         view = memoryview(data)
@@ -218,6 +221,7 @@ class Link:
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     return  # the reader sees the end, too
             if scope.cancelled_caught:
+                self._cut = True
                 self._dispatch(self.session.fail(Reason.SLOW_CONSUMER, "no progress"))
                 return
             self._unsent -= RECEIVE_SIZE
@@ -238,9 +242,19 @@ class Link:
         self.kick()
         for event in events:
             if isinstance(event, MessageReceived):
-                await self._messages_in.send(event)
+                await self._hand_over(event)
             else:
                 self._tell(event)
+
+    async def _hand_over(self, message: MessageReceived) -> None:
+        """Wait until the owner has room; what does not fit when the link has ended is lost with it."""
+        try:
+            self._messages_in.send_nowait(message)
+        except trio.WouldBlock:
+            with trio.CancelScope() as scope:
+                self._reading = scope
+                if not self._closed:
+                    await self._messages_in.send(message)
 
     def _dispatch(self, events: list[Event]) -> None:
         """Events of verbs that the owner called; there is no application message among them."""

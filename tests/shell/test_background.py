@@ -31,7 +31,7 @@ async def end_of(block: Callable[[], Awaitable[None]]) -> BaseException | None:
     """What came out of it, whatever it was."""
     try:
         await block()
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001
         return error
     return None
 
