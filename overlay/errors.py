@@ -39,6 +39,14 @@ class RemoteError(OverlayError):
     """The peer's handler failed; the message is the peer's."""
 
 
+class StreamReset(OverlayError):
+    """The peer, or the end of the link, broke a stream off; what had come before was delivered."""
+
+
+class Truncated(OverlayError):
+    """A stream ended before its sender had signed the end: bytes may be missing, or not its."""
+
+
 class NotAllowed(OverlayError):
     """The peer does not let us do this."""
 

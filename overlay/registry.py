@@ -126,6 +126,7 @@ class FrameType(IntEnum):
     CALL = 0x20
     REPLY = 0x21
     CANCEL = 0x22  # reserved
+    REPLY_CREDIT = 0x23  # reserved
     STREAM_OPEN = 0x28  # reserved, with the five after it
     STREAM_DATA = 0x29
     STREAM_CREDIT = 0x2A
@@ -134,6 +135,7 @@ class FrameType(IntEnum):
     STREAM_RESET = 0x2D
     PUBLISH = 0x30  # reserved: publications travel as ITEMS of their chain
     TRANSIENT = 0x31
+    TRANSIENT_BATCH = 0x32  # reserved
     HEADS = 0x40
     WANT = 0x41
     ITEMS = 0x42
@@ -155,6 +157,8 @@ RESERVED_FRAMES: Final = frozenset(
         FrameType.AUTHORITY_ROUND,
         FrameType.ORDER,
         FrameType.CANCEL,
+        FrameType.REPLY_CREDIT,
+        FrameType.TRANSIENT_BATCH,
         FrameType.STREAM_OPEN,
         FrameType.STREAM_DATA,
         FrameType.STREAM_CREDIT,
@@ -195,6 +199,7 @@ class ReplyStatus(IntEnum):
     BUSY = 4
     EXPIRED = 5
     REPEATED = 6
+    CANCELLED = 7  # who asked wants it no more, or the handler was cancelled
 
 
 @unique
@@ -285,6 +290,8 @@ class Reason(IntEnum):
     REPEATED_CALL = 83
     WRONG_LINK = 84
     SLOW_CONSUMER = 85
+    FLOW_CONTROL = 86  # more than the credit that was given, or a stream used against its rules
+    UNSIGNED = 87  # bytes of a signed stream that no segment covered in time
     CHAIN_BROKEN = 96
     CLOCK = 97
     NOT_IN_FORCE = 98  # an entry outside the life of its endorsement
