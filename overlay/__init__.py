@@ -27,12 +27,15 @@ if TYPE_CHECKING:
     from overlay.errors import RemoteError as RemoteError
     from overlay.errors import StateDamaged as StateDamaged
     from overlay.errors import StateInUse as StateInUse
+    from overlay.errors import StreamReset as StreamReset
+    from overlay.errors import Truncated as Truncated
     from overlay.errors import UsageError as UsageError
     from overlay.events import NodeEvent as NodeEvent
     from overlay.net.peer import Peer as Peer
     from overlay.net.peer import PeerInfo as PeerInfo
     from overlay.net.peer import Request as Request
     from overlay.net.statistics import NodeStatistics as NodeStatistics
+    from overlay.net.stream import Stream as Stream
     from overlay.registry import Reason as Reason
 
 _HOMES = {
@@ -43,11 +46,12 @@ _HOMES = {
     "overlay.core.keys": ("MeshId", "NodeId"),
     "overlay.errors": (
         "CheckFailed", "DeadlineExceeded", "HostLacks", "NotAllowed", "OverlayError", "PeerUnreachable", "Refused",
-        "RemoteError", "StateDamaged", "StateInUse", "UsageError",
+        "RemoteError", "StateDamaged", "StateInUse", "StreamReset", "Truncated", "UsageError",
     ),
     "overlay.events": ("NodeEvent",),
     "overlay.net.peer": ("Peer", "PeerInfo", "Request"),
     "overlay.net.statistics": ("NodeStatistics",),
+    "overlay.net.stream": ("Stream",),
     "overlay.registry": ("Reason",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

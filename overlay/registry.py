@@ -125,9 +125,9 @@ class FrameType(IntEnum):
     UNSUPPORTED = 0x1F
     CALL = 0x20
     REPLY = 0x21
-    CANCEL = 0x22  # reserved
-    REPLY_CREDIT = 0x23  # reserved
-    STREAM_OPEN = 0x28  # reserved, with the five after it
+    CANCEL = 0x22
+    REPLY_CREDIT = 0x23
+    STREAM_OPEN = 0x28
     STREAM_DATA = 0x29
     STREAM_CREDIT = 0x2A
     STREAM_SEGMENT = 0x2B
@@ -135,7 +135,7 @@ class FrameType(IntEnum):
     STREAM_RESET = 0x2D
     PUBLISH = 0x30  # reserved: publications travel as ITEMS of their chain
     TRANSIENT = 0x31
-    TRANSIENT_BATCH = 0x32  # reserved
+    TRANSIENT_BATCH = 0x32
     HEADS = 0x40
     WANT = 0x41
     ITEMS = 0x42
@@ -156,15 +156,6 @@ RESERVED_FRAMES: Final = frozenset(
         FrameType.AUTHORITY_OBJECT,
         FrameType.AUTHORITY_ROUND,
         FrameType.ORDER,
-        FrameType.CANCEL,
-        FrameType.REPLY_CREDIT,
-        FrameType.TRANSIENT_BATCH,
-        FrameType.STREAM_OPEN,
-        FrameType.STREAM_DATA,
-        FrameType.STREAM_CREDIT,
-        FrameType.STREAM_SEGMENT,
-        FrameType.STREAM_END,
-        FrameType.STREAM_RESET,
         FrameType.CHECKPOINT,
         FrameType.COSIGNATURE,
         FrameType.FORK_PROOF,

@@ -38,7 +38,7 @@ from overlay.core.trust import TrustSet
 from overlay.errors import HostLacks, OverlayError, UsageError
 from overlay.events import NodeEvent
 from overlay.net.background import background
-from overlay.net.node import Node, NodeParts, run_node
+from overlay.net.node import Node, NodeParts, StreamHandler, run_node
 from overlay.net.peer import Handler
 from overlay.net.ports import Finder
 from overlay.net.system import SystemChance, calendar, wall_clock
@@ -65,6 +65,14 @@ class Assembly:
     session: type[Session] = Session
 
 
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """What peers may use, by name."""
+
+    services: Mapping[str, Handler]
+    streams: Mapping[str, StreamHandler]
+
+
 def unaltered(assembly: Assembly) -> Assembly:
     """The node as it is."""
     return assembly
@@ -75,6 +83,7 @@ async def open_node(
     state: str | Path | None = None,
     *,
     services: Mapping[str, Handler] | None = None,
+    streams: Mapping[str, StreamHandler] | None = None,
     listen: tuple[str, int] | None = None,
     config: Config | None = None,
     observers: Sequence[Observer] = (),
@@ -85,6 +94,7 @@ async def open_node(
     Args:
         state: the folder; None for $OVERLAY_STATE or the default place.
         services: what peers may call, by name: `async def f(request: Request) -> bytes`.
+        streams: to what peers may open streams, by name: `async def f(stream: Stream) -> None`.
         listen: address and TCP port, instead of the configuration's; port 0 for any.
         config: instead of `overlay.toml` and the environment.
         observers: called with every event, at once; they must not block.
@@ -102,19 +112,20 @@ async def open_node(
     with ExitStack() as stack:
         folder = stack.enter_context(StateFolder.open(path, exclusive=True))
         setup = await trio.to_thread.run_sync(Setup.of, folder, settings, stack)
-        async with _running(setup, services or {}, listen or settings.listen, observers, alter) as node:
+        offers = Offers(services or {}, streams or {})
+        async with _running(setup, offers, listen or settings.listen, observers, alter) as node:
             yield node
 
 
 @asynccontextmanager
 async def _running(
-    setup: "Setup", services: Mapping[str, Handler], listen: tuple[str, int], observers: Sequence[Observer],
+    setup: "Setup", offers: "Offers", listen: tuple[str, int], observers: Sequence[Observer],
     alter: Callable[[Assembly], Assembly],
 ) -> AsyncIterator[LocalNode]:
     """The node, its audit log and its control server, each ended before what it stands on."""
     async with _open_log(setup) as log, _open_topics(setup, log) as topics:
         chronicle, memory = Chronicle(log, setup.at), setup.memory
-        assembly = alter(Assembly(parts=setup.parts(log, topics, services, listen), signer=setup.signer))
+        assembly = alter(Assembly(parts=setup.parts(log, topics, offers, listen), signer=setup.signer))
         try:
             async with background() as tasks:
                 tasks.start_soon(chronicle.run)
@@ -239,7 +250,7 @@ class Setup:
         return (self._endorser.warning,) if self._endorser.warning else ()
 
     def parts(
-        self, log: AuditLog, topics: TopicKeeper, services: Mapping[str, Handler], listen: tuple[str, int]
+        self, log: AuditLog, topics: TopicKeeper, offers: Offers, listen: tuple[str, int]
     ) -> NodeParts:
         """Everything that the engine needs."""
         config, mesh = self.config, self.membership.mesh
@@ -252,8 +263,8 @@ class Setup:
         return NodeParts(
             identity=self.identity, trust=self.trust, gate_keys=(mesh.gate_key,), tag=secrets.token_bytes(8),
             calendar=self.at, chance=SystemChance(), appraiser=PolicyAppraiser(self.policy), prover=self._prover,
-            renew=renew, finders=self._finders(), known=self._known, keepers=(log, topics), services=dict(services),
-            transient=topics.on_transient, rekey=RekeyTimes.every(config.rekey_after),
+            renew=renew, finders=self._finders(), known=self._known, keepers=(log, topics), services=dict(offers.services),
+            streams=dict(offers.streams), transient=topics.on_transient, rekey=RekeyTimes.every(config.rekey_after),
             attest=AttestTimes.period(config.attest_every), listen=listen,
         )
 

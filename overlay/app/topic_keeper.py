@@ -133,12 +133,11 @@ class TopicKeeper:
         self._hand_out([self._verify(raw)], transient=True)
         return Published(topic=topic, seq=None, peers=0 if self.engine is None else self.engine.send_transient(raw))
 
-    async def on_transient(self, raw: bytes, sender: PeerInfo) -> None:
+    def on_transient(self, raw: bytes, sender: PeerInfo) -> None:
         """A transient publication from a linked peer, its author; once. Raises Refused.
 
         One that comes before its author's audit log has shown who may sign is lost, as transient ones may be.
         """
-        await trio.lowlevel.checkpoint()
         if self._check.author_of(parse_sign1(raw, limit=ENTRY_MAX).kid or b"") is None:
             return
         one = self._verify(raw)

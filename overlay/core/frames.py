@@ -37,7 +37,22 @@ def pack(frame: Frame) -> bytes:
     return _HEADER.pack(frame.type, frame.flags, frame.stream, len(frame.body)) + frame.body
 
 
-def parse_frames(plaintext: bytes) -> list[Frame]:
+def header(kind: FrameType, stream: int, length: int) -> bytes:
+    """What stands before a body of a frame without flags."""
+    return _HEADER.pack(kind, 0, stream, length)
+
+
+def stream_data(plaintext: memoryview) -> tuple[int, memoryview] | None:
+    """(stream, body) of a record that is one frame of bulk data and nothing else; its body is a part of the record."""
+    if len(plaintext) < FRAME_HEADER or plaintext[0] != FrameType.STREAM_DATA:
+        return None
+    _, flags, stream, length = _HEADER.unpack_from(plaintext)
+    if flags or length != len(plaintext) - FRAME_HEADER:
+        return None
+    return stream, plaintext[FRAME_HEADER:]
+
+
+def parse_frames(plaintext: bytes | memoryview) -> list[Frame]:
     """The frames of one record. Reserved types are given out, unknown ones from 0x80 on are skipped.
 
     Raises:
@@ -48,7 +63,7 @@ def parse_frames(plaintext: bytes) -> list[Frame]:
     return [frame for frame in _frames(plaintext) if frame is not None]
 
 
-def _frames(plaintext: bytes) -> Iterator[Frame | None]:
+def _frames(plaintext: bytes | memoryview) -> Iterator[Frame | None]:
     """Each frame, None for one that is skipped."""
     start = 0
     while start < len(plaintext):

@@ -4,8 +4,9 @@ The nonce is four zero bytes || u64 counter and there is no associated data, as 
 This is the only place that mutates buffers.
 """
 
+import struct
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NoReturn
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -17,7 +18,8 @@ from overlay.registry import Reason
 LENGTH_SIZE: Final = 2
 KEY_SIZE: Final = 32
 COUNTER_END: Final = 2**64 - 1  # Noise, section 5.1: the last value is never used
-_COMPACT_ABOVE: Final = 65_536  # our guess: consumed bytes that the reader keeps before it moves the rest down
+_LENGTH: Final = struct.Struct(">H")
+OVERHEAD: Final = LENGTH_SIZE + TAG_SIZE  # what a record adds to its plaintext
 
 
 def _aead(key: bytes) -> AESGCM:
@@ -33,20 +35,12 @@ def _nonce(counter: int) -> bytes:
 class Sealer:
     """Encrypts what one side sends in one epoch."""
 
+    __slots__ = ("_aead", "records", "volume")
+
     def __init__(self, key: bytes) -> None:
         self._aead = _aead(key)
-        self._records = 0
-        self._volume = 0
-
-    @property
-    def records(self) -> int:
-        """How many records were sealed under this key."""
-        return self._records
-
-    @property
-    def volume(self) -> int:
-        """How many bytes of plaintext were sealed under this key."""
-        return self._volume
+        self.records = 0  # sealed under this key
+        self.volume = 0  # bytes of plaintext sealed under this key
 
     def seal(self, plaintext: bytes | bytearray | memoryview) -> bytes:
         """One record. Raises LocalProtocolError for a plaintext that is empty or above 65,519 bytes."""
@@ -56,84 +50,93 @@ class Sealer:
         """Several records in one buffer, to be written at once. Raises as `seal`, before anything was sealed."""
         if not all(0 < len(plaintext) <= NOISE_PLAINTEXT_MAX for plaintext in plaintexts):
             raise LocalProtocolError(f"a record holds 1 to {NOISE_PLAINTEXT_MAX} bytes")
-        if self._records + len(plaintexts) > COUNTER_END:
+        if self.records + len(plaintexts) > COUNTER_END:
             raise LocalProtocolError("the record counter has ended")
-        sealed = bytearray(sum(LENGTH_SIZE + len(plaintext) + TAG_SIZE for plaintext in plaintexts))
+        sealed = bytearray(sum(OVERHEAD + len(plaintext) for plaintext in plaintexts))
         room, end = memoryview(sealed), 0
         for plaintext in plaintexts:
-            start, size = end + LENGTH_SIZE, len(plaintext) + TAG_SIZE
-            end = start + size
-            room[start - LENGTH_SIZE : start] = size.to_bytes(LENGTH_SIZE, "big")
-            counter, self._records = self._records, self._records + 1  # never the same nonce twice, whatever follows
-            self._aead.encrypt_into(_nonce(counter), plaintext, None, room[start:end])
-            self._volume += len(plaintext)
+            start, end = end, end + OVERHEAD + len(plaintext)
+            room[start + LENGTH_SIZE : end - TAG_SIZE] = plaintext
+            self.seal_in_place(room[start:end])
         return sealed
+
+    def seal_in_place(self, record: memoryview) -> None:
+        """Turn a buffer that holds its plaintext between room for length and tag into a record.
+
+        Raises LocalProtocolError for a plaintext that is empty or above 65,519 bytes, and after 2^64 - 1 records.
+        """
+        size, counter = len(record) - OVERHEAD, self.records
+        if not 0 < size <= NOISE_PLAINTEXT_MAX:
+            raise LocalProtocolError(f"a record holds 1 to {NOISE_PLAINTEXT_MAX} bytes")
+        if counter >= COUNTER_END:
+            raise LocalProtocolError("the record counter has ended")
+        self.records = counter + 1  # never the same nonce twice, whatever follows
+        _LENGTH.pack_into(record, 0, size + TAG_SIZE)
+        self._aead.encrypt_into(_nonce(counter), record[LENGTH_SIZE:-TAG_SIZE], None, record[LENGTH_SIZE:])
+        self.volume += size
 
 
 class Opener:
     """Decrypts what one side receives in one epoch; after the first refusal it refuses everything."""
 
+    __slots__ = ("_aead", "_failed", "records", "volume")
+
     def __init__(self, key: bytes) -> None:
         self._aead = _aead(key)
-        self._records = 0
-        self._volume = 0
+        self.records = 0  # opened under this key
+        self.volume = 0  # bytes of plaintext opened under this key
         self._failed = False
 
-    @property
-    def records(self) -> int:
-        """How many records were opened under this key."""
-        return self._records
-
-    @property
-    def volume(self) -> int:
-        """How many bytes of plaintext were opened under this key."""
-        return self._volume
-
     def open(self, body: bytes | bytearray | memoryview) -> bytes:
-        """The plaintext of the next record, given without its length.
+        """The plaintext of the next record, given without its length. Raises as `open_in_place`."""
+        return bytes(self.open_in_place(memoryview(bytearray(body))))
+
+    def open_in_place(self, body: memoryview) -> memoryview:
+        """Decrypt the next record where it lies; its plaintext is the beginning of the same buffer.
 
         Raises:
-            Refused: BAD_RECORD if it is not the peer's next record, MALFORMED if it is empty.
+            Refused: BAD_RECORD if it is not the peer's next record, MALFORMED if it is empty; the buffer then holds nothing
+                of use, and everything after it is refused.
         """
+        counter, size = self.records, len(body) - TAG_SIZE
+        if self._failed or counter >= COUNTER_END:
+            raise self._refused(Reason.BAD_RECORD, "a record after the last")
+        if size < 0:
+            raise self._refused(Reason.BAD_RECORD if body else Reason.MALFORMED, "no room for a tag")
+        plaintext = body[:size]
         try:
-            plaintext = self._open(body)
-        except Refused:
-            self._failed = True
-            raise
-        self._records += 1
-        self._volume += len(plaintext)
+            self._aead.decrypt_into(_nonce(counter), body, None, plaintext)
+        except InvalidTag:
+            raise self._refused(Reason.BAD_RECORD, f"record {counter}") from None
+        if not size:
+            raise self._refused(Reason.MALFORMED, "empty record")
+        self.records = counter + 1
+        self.volume += size
         return plaintext
 
-    def _open(self, body: bytes | bytearray | memoryview) -> bytes:
-        if self._failed or self._records >= COUNTER_END:
-            raise Refused(Reason.BAD_RECORD, "a record after the last")
-        if not body:
-            raise Refused(Reason.MALFORMED, "empty record")
-        try:
-            plaintext = self._aead.decrypt(_nonce(self._records), body, None)
-        except InvalidTag:
-            raise Refused(Reason.BAD_RECORD, f"record {self._records}") from None
-        if not plaintext:
-            raise Refused(Reason.MALFORMED, "empty record")
-        return plaintext
+    def _refused(self, reason: Reason, detail: str) -> Refused:
+        self._failed = True
+        return Refused(reason, detail)
 
 
 class RecordReader:
     """Cuts a stream of bytes into record bodies: `feed`, then `next_record` until it gives None.
 
-    How TCP cut the bytes does not matter. It holds at most one record that is not whole yet, and what was fed last.
+    How TCP cut the bytes does not matter. Whole records are given as parts of the buffer that was fed, which may be
+    overwritten (decrypted in place) if it is writable, and is free again when `next_record` gave None: only what is not
+    whole yet is copied.
     """
 
     def __init__(self, maximum: int = RECORD_MAX) -> None:
         self.maximum = maximum  # of a record body; holds for every record not yet taken
-        self._buffer = bytearray()
-        self._start = 0
+        self._kept = bytearray()  # the beginning of what is not whole yet
+        self._fresh = memoryview(b"")  # of what was fed last, the part that was not taken
         self._failed: Refused | None = None
 
     @property
     def buffered(self) -> int:
         """Bytes that were fed and not yet taken."""
-        return len(self._buffer) - self._start
+        return len(self._kept) + len(self._fresh)
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Take bytes in; after a refusal they are dropped. Raises LocalProtocolError if whole records were left."""
@@ -141,50 +144,70 @@ class RecordReader:
             return
         if self.buffered >= LENGTH_SIZE + RECORD_MAX:
             raise LocalProtocolError("take the records before feeding more")
-        self._buffer += data
+        view = memoryview(data)
+        if self._fresh or view.readonly:
+            view = memoryview(bytearray(self._fresh) + view)
+        self._fresh = view
 
-    def next_record(self) -> bytes | None:
-        """The next body, or None if it has not come yet.
+    def next_record(self) -> memoryview | None:
+        """The next body, writable, or None if it has not come yet.
 
         Raises:
             Refused: MALFORMED for an empty record, TOO_LARGE above `maximum`; then again at every call.
         """
         if self._failed:
             raise self._failed
-        if self.buffered < LENGTH_SIZE:
+        if self._kept:
+            return self._finish_kept()
+        fresh = self._fresh
+        if len(fresh) < LENGTH_SIZE:
+            self._keep()
             return None
-        start = self._start + LENGTH_SIZE
-        size = int.from_bytes(self._buffer[self._start : start], "big")
-        self._check(size)
-        if len(self._buffer) < start + size:
+        (size,) = _LENGTH.unpack_from(fresh)
+        if not 0 < size <= self.maximum:
+            self._refuse(size)
+        end = LENGTH_SIZE + size
+        if len(fresh) < end:
+            self._keep()
             return None
-        body = bytes(memoryview(self._buffer)[start : start + size])
-        self._drop(start + size)
-        return body
+        self._fresh = fresh[end:]
+        return fresh[LENGTH_SIZE:end]
 
     def take(self, count: int) -> bytes | None:
         """The next `count` bytes that are no record (the hello at the start), or None if they have not come yet."""
         if self._failed:
             raise self._failed
-        if self.buffered < count:
+        if not self._fill(count):
             return None
-        data = bytes(self._buffer[self._start : self._start + count])
-        self._drop(self._start + count)
+        data, self._kept = bytes(self._kept), bytearray()
         return data
 
-    def _check(self, size: int) -> None:
-        if 0 < size <= self.maximum:
-            return
+    def _keep(self) -> None:
+        """The buffer is not ours: copy what is left of it."""
+        self._fill(self.buffered)
+
+    def _finish_kept(self) -> memoryview | None:
+        """The record of which the beginning came earlier."""
+        if not self._fill(LENGTH_SIZE):
+            return None
+        (size,) = _LENGTH.unpack_from(self._kept)
+        if not 0 < size <= self.maximum:
+            self._refuse(size)
+        if not self._fill(LENGTH_SIZE + size):
+            return None
+        body, self._kept = memoryview(self._kept)[LENGTH_SIZE:], bytearray()
+        return body
+
+    def _fill(self, count: int) -> bool:
+        """Whether `count` bytes are kept now, after a copy of those that are missing and have come."""
+        missing = count - len(self._kept)
+        if missing > 0:
+            self._kept += self._fresh[:missing]
+            self._fresh = self._fresh[missing:]
+        return len(self._kept) >= count
+
+    def _refuse(self, size: int) -> NoReturn:
         reason = Reason.TOO_LARGE if size else Reason.MALFORMED
         self._failed = Refused(reason, f"record of {size} bytes")
-        self._buffer, self._start = bytearray(), 0
+        self._kept, self._fresh = bytearray(), memoryview(b"")
         raise self._failed
-
-    def _drop(self, start: int) -> None:
-        """Forget what lies before `start`; move the rest down only now and then."""
-        if start == len(self._buffer):
-            self._buffer, start = bytearray(), 0
-        elif start > _COMPACT_ABOVE:
-            del self._buffer[:start]
-            start = 0
-        self._start = start

@@ -21,16 +21,19 @@ from overlay.core.admission import (
     unpack_verdict,
 )
 from overlay.core.evidence import Appraisal, Appraiser, Binding, Evidence, Lease
-from overlay.core.frames import Frame, Reassembler, coalesce, pack_message, parse_frames
+from overlay.core.frames import Frame, Reassembler, parse_frames, stream_data
 from overlay.core.guard import asked
 from overlay.core.handshake import Agreement, HandshakeContext, Opener, Responder
 from overlay.core.identity import LocalIdentity
 from overlay.core.limits import AttestTimes, RekeyTimes
+from overlay.core.link_rounds import LinkRounds
+from overlay.core.liveness import Liveness
+from overlay.core.outbox import Outbox
 from overlay.core.records import Opener as RecordOpener
 from overlay.core.records import RecordReader
 from overlay.core.records import Sealer as RecordSealer
 from overlay.core.rekey import Action, ReceiveUnder, Rekey, RekeyLink, Send, SendUnder
-from overlay.core.rounds import Nonces
+from overlay.core.rpc import SeenCalls
 from overlay.core.session_events import (
     Closed,
     CredentialsChanged,
@@ -42,9 +45,12 @@ from overlay.core.session_events import (
     NonceReceived,
     Opened,
     PeerIdentified,
+    Ponged,
     Rekeyed,
 )
 from overlay.core.session_states import ADMISSION, HANDSHAKE, State, Step, after
+from overlay.core.stream_events import StreamEvent
+from overlay.core.streams import StreamContext, Streams
 from overlay.core.trust import Credentials, VerifiedPeer
 from overlay.core.wire import Array, Bytes, UInt, make_map, open_map
 from overlay.errors import LocalProtocolError, Refused
@@ -52,11 +58,19 @@ from overlay.registry import RESERVED_FRAMES, EvidenceKind, FrameFlag, FrameType
 
 APPLICATION = frozenset(
     {
-        FrameType.CALL, FrameType.REPLY, FrameType.TRANSIENT, FrameType.HEADS, FrameType.WANT,
-        FrameType.ITEMS,
+        FrameType.CALL, FrameType.REPLY, FrameType.REPLY_CREDIT, FrameType.CANCEL, FrameType.TRANSIENT,
+        FrameType.TRANSIENT_BATCH,
+        FrameType.HEADS, FrameType.WANT, FrameType.ITEMS,
+    }
+)
+STREAM = frozenset(
+    {
+        FrameType.STREAM_OPEN, FrameType.STREAM_DATA, FrameType.STREAM_CREDIT, FrameType.STREAM_SEGMENT, FrameType.STREAM_END,
+        FrameType.STREAM_RESET,
     }
 )
 _CERTIFICATE = Bytes(1, limits.CHAIN_BYTES_MAX)
+_ON_STREAMS = APPLICATION | STREAM | RESERVED_FRAMES
 REKEY = frozenset({FrameType.OFFER, FrameType.INIT, FrameType.RESP, FrameType.DONE, FrameType.CONFIRM})
 
 
@@ -68,6 +82,7 @@ class SessionConfig:
     appraiser: Appraiser
     evidence_kind: EvidenceKind
     has_link: Callable[[bytes], bool] = lambda _node_id: False
+    seen_calls: SeenCalls = field(default_factory=SeenCalls)  # of the node, for all its links
     rekey: RekeyTimes = field(default_factory=RekeyTimes)
     attest: AttestTimes = field(default_factory=AttestTimes)
 
@@ -82,9 +97,7 @@ class Session:
         self._next_identity: LocalIdentity | None = None
         self._began = now
         self._events: list[Event] = []
-        self._out = bytearray()
-        self._frames: list[bytes] = []
-        self._queued = 0
+        self._outbox = Outbox()
         self._reader = RecordReader(maximum=limits.HANDSHAKE_MESSAGE_MAX)
         self._hello: bytes | None = None
         self._keyed = False  # the handshake is done: `_peer`, `_rekey` and both record layers are there
@@ -93,14 +106,12 @@ class Session:
         self._proof_sent = False
         self._appraisal: Appraisal | None = None
         self._lease: Lease | None = None
-        self._nonces = Nonces()
-        self._unasked_at = -math.inf
-        self._asked_at = -math.inf
-        self._rounds: tuple[int, ...] = ()  # of ours, for which the peer has given no nonce yet
-        self._pings = 0
-        self._ping_at = math.inf
-        self._ping_number = 0
-        self._probe_ends = math.inf
+        self._rounds = LinkRounds(config.attest)
+        self._liveness = Liveness(now)
+        self._streams: Streams | None = None  # most links have none
+        self._bulk: list[memoryview] = []
+        self._bulk_stream = 0
+        self._heard_at = -math.inf
         self._must_begin: FrameType | None = FrameType.CHALLENGE  # the next record, with this
         self._reassembler = Reassembler(_limit_of)
         self._stream = -1 if role is Role.OPENER else 0
@@ -109,7 +120,7 @@ class Session:
         if role is Role.OPENER:
             self._side = side = Opener(config.handshake)
             self._state = State.AWAIT_MESSAGE_2
-            self._out += side.first_bytes
+            self._outbox.raw(side.first_bytes)
         else:
             self._side = Responder(config.handshake)
 
@@ -148,7 +159,7 @@ class Session:
     @property
     def queued(self) -> int:
         """Bytes that wait to be sealed or taken."""
-        return self._queued + len(self._out)
+        return self._outbox.queued
 
     @property
     def deadline(self) -> float:
@@ -161,14 +172,22 @@ class Session:
             return self._began + limits.ADMISSION_TIMEOUT
         assert self._lease is not None
         return min(
-            self._ping_at, self._probe_ends, self._rekey.deadline, self._overdue(self._lease), self._lease.ends
+            self._liveness.deadline, self._rekey.deadline, self._rounds.overdue(self._lease.since), self._lease.ends,
+            math.inf if self._streams is None else self._streams.deadline,
         )
 
     # --- the verbs --------------------------------------------------------------------------------------------------
 
-    def receive(self, data: bytes, now: float) -> list[Event]:
-        """Bytes from the peer."""
-        return self._run(lambda: self._take(data, now))
+    def receive(self, data: bytes | bytearray | memoryview, now: float) -> list[Event]:
+        """Bytes from the peer. A writable buffer is overwritten, and may be used again afterwards."""
+        if self._state is State.CLOSED:
+            return []
+        self._events = []
+        try:
+            self._take(data, now)
+        except Refused as error:
+            self._fail(error)
+        return self._events
 
     def eof(self, now: float) -> list[Event]:
         """The connection ended. Without a GOODBYE before it, that is a failure: truncation shows."""
@@ -180,11 +199,8 @@ class Session:
         return self._run(lambda: self._on_time(now))
 
     def data_to_send(self) -> bytes:
-        """What we owe the wire."""
-        self._seal()
-        data = bytes(self._out)
-        self._out.clear()
-        return data
+        """What we owe the wire, about half a MiB at most: call it until it gives nothing."""
+        return self._outbox.take()
 
     # --- what the shell answers and asks ----------------------------------------------------------------------------
 
@@ -199,7 +215,7 @@ class Session:
     def open_round(self, number: int) -> None:
         """Lead a round on this link: ATTEST_OPEN goes out. Nothing happens unless the link is open."""
         if self._state is State.OPEN:
-            self._rounds = (*self._rounds, number)[-limits.ROUNDS_OPEN :]
+            self._rounds.opened(number)
             self._send(FrameType.ATTEST_OPEN, rounds.pack_round(number))
 
     def send_evidence(self, number: int, evidence: Evidence) -> None:
@@ -226,16 +242,15 @@ class Session:
             raise LocalProtocolError(f"{frame.name} in state {self._state.name}")
         if self._lease is None or now >= self._lease.ends:
             return
-        for part in pack_message(frame, stream, body):
-            self._queue(part)
-        if self._sealer.records >= self._config.rekey.records or self._sealer.volume >= self._config.rekey.volume:
-            self._rekey.request()
+        self._outbox.put(frame, stream, body)
+        self._count_volume()
 
     def probe(self, now: float, within: float) -> None:
         """Ask for a sign of life; without one the link fails as DEAD."""
         if self._state is State.OPEN:
-            self._probe_ends = now + within
-            self._ping()
+            self._liveness.probe(now, within)
+            self._heard_at = -math.inf  # a record that comes in this very moment counts
+            self._ping(now)
 
     def woke(self, now: float, within: float) -> None:
         """This machine has slept: fresh keys at once, and a sign of life, or the link is dead."""
@@ -268,12 +283,12 @@ class Session:
         if self._keyed and error.reason is not Reason.LOST:
             if self._state in ADMISSION and self._appraisal is None:
                 self._send(FrameType.VERDICT, pack_verdict(error.reason))
-            self._send(FrameType.GOODBYE, pack_goodbye(error.reason))
+            self._outbox.put_last(FrameType.GOODBYE, pack_goodbye(error.reason))
         self._end(Failed(error.reason, error.detail))
 
     def _leave(self, reason: Reason) -> None:
         if self._keyed:
-            self._send(FrameType.GOODBYE, pack_goodbye(reason))
+            self._outbox.put_last(FrameType.GOODBYE, pack_goodbye(reason))
         self._end(Closed(reason, by_peer=False))
 
     def _end(self, event: Closed | Failed) -> None:
@@ -283,31 +298,54 @@ class Session:
 
     # --- bytes ------------------------------------------------------------------------------------------------------
 
-    def _take(self, data: bytes, now: float) -> None:
+    def _take(self, data: bytes | bytearray | memoryview, now: float) -> None:
         self._reader.feed(data)
         if self._state is State.AWAIT_HELLO and self._hello is None:
             self._hello = self._reader.take(limits.HELLO_SIZE)
             if self._hello is None:
                 return
-        while self._state is not State.CLOSED:
-            record = self._reader.next_record()
+        try:
+            self._take_records(now)
+        finally:
+            self._hand_over_bulk(now)  # what came before whatever ended the link
+
+    def _take_records(self, now: float) -> None:
+        reader = self._reader
+        while reader.buffered and self._state is not State.CLOSED:
+            record = reader.next_record()
             if record is None:
                 return
-            if self._state in HANDSHAKE:
-                self._handshake(record, now)
+            if not self._keyed:
+                self._handshake(bytes(record), now)
+                continue
+            plaintext = self._open(record, now)
+            bulk = stream_data(plaintext) if self._state is State.OPEN and self._must_begin is None else None
+            if bulk is None:
+                self._hand_over_bulk(now)
+                self._frames(plaintext, now)
             else:
-                self._record(record, now)
+                stream, body = bulk
+                if stream != self._bulk_stream:
+                    self._hand_over_bulk(now)
+                    self._bulk_stream = stream
+                self._bulk.append(body)
+
+    def _hand_over_bulk(self, now: float) -> None:
+        """Data of one stream, from one record after the other, is one piece: less work for all above."""
+        if self._bulk:
+            data, self._bulk = b"".join(self._bulk), []
+            self._stream_frame(FrameType.STREAM_DATA, self._bulk_stream, data, now)
 
     def _handshake(self, message: bytes, now: float) -> None:
         side, hello = self._side, self._hello
         if isinstance(side, Opener):
             answer, agreement = side.message_2(message)
-            self._out += answer
+            self._outbox.raw(answer)
             self._agree(agreement, Step.GOT_MESSAGE_2, now)
             return
         assert side is not None
         if hello is not None:
-            self._out += side.message_1(hello, message)
+            self._outbox.raw(side.message_1(hello, message))
             self._hello, self._state = None, after(self._state, Step.GOT_HELLO)
         else:
             self._agree(side.message_3(message), Step.GOT_MESSAGE_3, now)
@@ -320,13 +358,13 @@ class Session:
             mesh_id=config.handshake.trust().mesh_id, role=self.role, own_id=self._identity.node_id, peer_id=peer.node_id,
             static=self._identity.static, remote_static=agreement.remote_static,
         )
-        self._sealer = RecordSealer(keys.sending(self.role))
+        self._outbox.begin(RecordSealer(keys.sending(self.role)))
         self._opener = RecordOpener(keys.receiving(self.role))
         self._sending, self._receiving = keys, keys
         self._rekey = Rekey(link, keys, times=config.rekey, chance=config.handshake.chance, now=now)
         self._first_h = keys.h
         self._peer = peer
-        self._ping_at = now + limits.PING_AFTER
+        self._liveness.heard(now)
         self._side = None
         self._reader.maximum = limits.RECORD_MAX
         self._keyed = True
@@ -342,11 +380,19 @@ class Session:
             policy_version=trust.policy.policy.version, has_link=config.has_link(self._peer.node_id),
         )
 
-    def _record(self, record: bytes, now: float) -> None:
-        frames = parse_frames(self._opener.open(record))
-        self._alive(now)
+    def _open(self, record: memoryview, now: float) -> memoryview:
+        """Decrypt a record: the peer lives, and is still trusted."""
+        plaintext = self._opener.open_in_place(record)
+        if now != self._heard_at:
+            self._heard_at = now
+            self._liveness.heard(now)
+            self._rekey.heard(now)
         if self._state is State.OPEN:
             self._check_lease(now)
+        return plaintext
+
+    def _frames(self, plaintext: memoryview, now: float) -> None:
+        frames = parse_frames(plaintext)
         if self._must_begin is not None and (not frames or frames[0].type is not self._must_begin):
             raise Refused(Reason.UNEXPECTED_FRAME, f"the first record under a key begins with {self._must_begin.name}")
         self._must_begin = None
@@ -359,16 +405,13 @@ class Session:
         if self.queued > limits.SEND_QUEUE_MAX + limits.MESSAGE_MAX:
             raise Refused(Reason.SLOW_CONSUMER, "asks faster than it takes the answers")
 
-    def _alive(self, now: float) -> None:
-        """A record of the peer has decrypted."""
-        self._pings, self._ping_at, self._probe_ends = 0, now + limits.PING_AFTER, math.inf
-        self._rekey.heard(now)
-
     # --- frames -----------------------------------------------------------------------------------------------------
 
     def _frame(self, frame: Frame, now: float) -> None:
         kind, body = FrameType(frame.type), frame.body
-        if kind not in APPLICATION | RESERVED_FRAMES and (frame.flags or frame.stream):
+        if kind in STREAM and frame.flags:
+            raise Refused(Reason.MALFORMED, f"{kind.name} in parts")
+        if kind not in _ON_STREAMS and (frame.flags or frame.stream):
             raise Refused(Reason.MALFORMED, f"{kind.name} in parts or on a stream")
         if kind is FrameType.GOODBYE:
             self._goodbye(unpack_goodbye(body))
@@ -389,6 +432,8 @@ class Session:
             whole = self._reassembler.add(frame)
             if whole is not None:
                 self._events.append(MessageReceived(kind, frame.stream, whole.body, self._peer))
+        elif kind in STREAM:
+            self._stream_frame(kind, frame.stream, body, now)
         elif kind in REKEY:
             self._act(self._rekey.receive(kind, body, now))
         elif kind in RESERVED_FRAMES:
@@ -408,9 +453,12 @@ class Session:
             case FrameType.CREDENTIALS:
                 self._on_credentials(body, now)
             case FrameType.PING:
-                number, _ = open_map(body, UInt(), UInt(), limit=64)
-                self._send(FrameType.PONG, make_map(number, self._wall_ms()))
-            case FrameType.PONG | FrameType.UNSUPPORTED:
+                self._send(FrameType.PONG, self._liveness.on_ping(body, self._wall_ms()))
+            case FrameType.PONG:
+                pong = self._liveness.on_pong(body, now)
+                if pong is not None:
+                    self._events.append(Ponged(pong))
+            case FrameType.UNSUPPORTED:
                 open_map(body, UInt(), UInt(), limit=64)
             case _:
                 raise Refused(Reason.UNEXPECTED_FRAME, f"{kind.name} on an open link")
@@ -472,8 +520,8 @@ class Session:
     def _show_credentials(self, identity: LocalIdentity | None) -> None:
         """Go on as this identity, if there is a new one."""
         if identity is not None:
-            self._identity, own = identity, identity.credentials
-            self._send(FrameType.CREDENTIALS, make_map(own.endorsement, own.leaf, list(own.chain)))
+            self._identity, own = identity, identity.credentials  # what was signed under the old ones goes first
+            self._outbox.put_last(FrameType.CREDENTIALS, make_map(own.endorsement, own.leaf, list(own.chain)))
 
     def _proof_facts(self, prover: Role, nonce: bytes) -> ProofFacts:
         own, peer = self._identity.verified, self._peer
@@ -513,23 +561,17 @@ class Session:
 
     def _give_nonce(self, number: int, now: float) -> None:
         nonce = self._config.handshake.chance.token(limits.NONCE_SIZE)
-        self._nonces = self._nonces.give(number, self._binding(self.role.peer, nonce), now)
+        self._rounds.give(number, self._binding(self.role.peer, nonce), now)
         self._send(FrameType.ROUND_NONCE, rounds.pack_nonce(number, nonce))
 
     def _on_nonce(self, number: int, nonce: bytes, now: float) -> None:
-        """One for each round of ours, and one unasked now and then: nobody else makes our TPM work."""
-        if number == rounds.UNASKED and now >= self._asked_at + limits.UNASKED_NONCE_EVERY / 2:
-            self._asked_at = now
-        elif number in self._rounds:
-            self._rounds = tuple(one for one in self._rounds if one != number)
-        else:
-            raise Refused(Reason.UNEXPECTED_FRAME, f"a nonce that round {number} did not ask for")
+        self._rounds.answer(number, now)
         self._events.append(NonceReceived(number, self._binding(self.role, nonce)))
 
     def _on_evidence(self, number: int, evidence: Evidence, now: float) -> None:
-        binding, nonces = self._nonces.use(number, now)
+        binding, left = self._rounds.take(number, now)
         appraisal = self._judge(evidence, binding, self._check_lease(now).appraisal)
-        self._nonces = nonces
+        self._rounds.used(left)
         self._grant(appraisal, now, since=now)
         self._events.append(LeaseRenewed(appraisal, number))
 
@@ -557,9 +599,6 @@ class Session:
         self._grant(lease.appraisal, now, since=lease.since)
         self._events.append(CredentialsChanged(peer))
 
-    def _overdue(self, lease: Lease) -> float:
-        return max(lease.since + self._config.attest.overdue, self._unasked_at + limits.UNASKED_NONCE_EVERY)
-
     # --- time -------------------------------------------------------------------------------------------------------
 
     def _on_time(self, now: float) -> None:
@@ -569,30 +608,73 @@ class Session:
             return
         if self._state in ADMISSION and now >= self._began + limits.ADMISSION_TIMEOUT:
             _refuse(Reason.TIMEOUT, "admission")
-        if now >= self._probe_ends:
-            _refuse(Reason.DEAD, "no sign of life when asked")
         if self._state is State.OPEN:
             self._on_open_time(now)
             self._act(self._rekey.tick(now))
 
     def _on_open_time(self, now: float) -> None:
         lease = self._check_lease(now)
-        if now >= self._overdue(lease):
-            self._unasked_at = now
+        if now >= self._rounds.overdue(lease.since):
             self._give_nonce(rounds.UNASKED, now)
-        if now >= self._ping_at:
-            if self._pings == limits.PINGS_MISSED:
-                _refuse(Reason.DEAD, f"{self._pings} pings were not answered")
-            self._pings, self._ping_at = self._pings + 1, now + limits.PING_AFTER
-            self._ping()
+        if self._liveness.tick(now):
+            self._ping(now)
+        if self._streams is not None:
+            self._moved(self._streams.tick(now))
 
-    def _ping(self) -> None:
-        self._ping_number += 1
-        self._send(FrameType.PING, make_map(self._ping_number, self._wall_ms()))
+    def _ping(self, now: float) -> None:
+        self._send(FrameType.PING, self._liveness.ping(now, self._wall_ms()))
 
     def _wall_ms(self) -> int:
         at: datetime = self._config.handshake.calendar()
         return int(at.timestamp() * 1000)
+
+    # --- streams ----------------------------------------------------------------------------------------------------
+
+    @property
+    def streams(self) -> Streams:
+        """The streams of this link. After any use of them call `stirred`. Raises LocalProtocolError unless open."""
+        if self._state is not State.OPEN:
+            raise LocalProtocolError(f"streams in state {self._state.name}")
+        if self._streams is None:
+            config = self._config.handshake
+            context = StreamContext(
+                identity=lambda: self._identity, mesh_id=config.trust().mesh_id, first_h=self._first_h,
+                peer=lambda: self._peer, seen=self._config.seen_calls, chance=config.chance,
+            )
+            self._streams = Streams(self.role, context, self.next_stream)
+        return self._streams
+
+    def stirred(self) -> bool:
+        """The streams were used: what they have to say is queued. Whether there is anything to send."""
+        if self._streams is not None:
+            for kind, stream, body in self._streams.frames_to_send():
+                self._outbox.put(kind, stream, body)
+        return self._outbox.queued > 0
+
+    def write_stream(self, stream: int, data: memoryview, now: float, room: memoryview) -> tuple[int, int]:
+        """Seal bytes of a stream: how many were taken, and how much of `room` (`outbox.ROOM` bytes) is to be sent now.
+
+        Nothing is taken without credit, and once the lease has run out.
+        """
+        lease, outbox = self._lease, self._outbox
+        if lease is None or now >= lease.ends:
+            return 0, 0
+        if outbox.queued:
+            raise LocalProtocolError("send what is queued first")
+        taken, pieces = self.streams.write(stream, data, now)
+        self._count_volume()
+        return taken, outbox.seal_into(pieces, room)
+
+    def finish_stream(self, stream: int, now: float) -> None:
+        """Nothing more will be written."""
+        self._outbox.seal_pieces(self.streams.finish(stream, now))
+
+    def _stream_frame(self, kind: FrameType, stream: int, body: bytes, now: float) -> None:
+        self._moved(self.streams.receive(kind, stream, body, now))
+
+    def _moved(self, events: list[StreamEvent]) -> None:
+        self._events += events
+        self.stirred()
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
@@ -603,8 +685,7 @@ class Session:
                 case Send(type=kind, body=body):
                     self._send(kind, body)
                 case SendUnder(keys=keys):
-                    self._seal()
-                    self._sealer = RecordSealer(keys.sending(self.role))
+                    self._outbox.change(RecordSealer(keys.sending(self.role)))
                     self._sending = keys
                 case ReceiveUnder(keys=keys):
                     self._opener = RecordOpener(keys.receiving(self.role))
@@ -614,21 +695,13 @@ class Session:
                     self._events.append(Rekeyed(action.keys.epoch))
 
     def _send(self, kind: FrameType, body: bytes) -> None:
-        for part in pack_message(kind, 0, body):
-            self._queue(part)
+        self._outbox.put(kind, 0, body)
 
-    def _queue(self, frame: bytes) -> None:
-        self._frames.append(frame)
-        self._queued += len(frame)
-
-    def _seal(self) -> None:
-        """Everything that is queued becomes records under the key in force."""
-        if not self._frames:
-            return
-        for plaintext in coalesce(self._frames):
-            self._out += self._sealer.seal(plaintext)
-        self._frames.clear()
-        self._queued = 0
+    def _count_volume(self) -> None:
+        """A key that has carried enough is replaced."""
+        sealer, times = self._outbox.sealer, self._config.rekey
+        if sealer.records >= times.records or sealer.volume >= times.volume:
+            self._rekey.request()
 
 
 def _limit_of(kind: int) -> int:

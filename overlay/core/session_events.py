@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 
 from overlay.core.evidence import Appraisal, Binding
+from overlay.core.liveness import Pong
+from overlay.core.stream_events import StreamEvent
 from overlay.core.trust import VerifiedPeer
 from overlay.registry import FrameType, Reason
 
@@ -71,6 +73,13 @@ class MessageReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class Ponged:
+    """The peer answered our last ping: the round trip, and what its clock says."""
+
+    pong: Pong
+
+
+@dataclass(frozen=True, slots=True)
 class Closed:
     """The link ended in order."""
 
@@ -89,5 +98,5 @@ class Failed:
 
 Event = (
     PeerIdentified | EvidenceWanted | NonceReceived | Opened | LeaseRenewed | Rekeyed | CredentialsChanged | MessageReceived
-    | Closed | Failed
+    | StreamEvent | Ponged | Closed | Failed
 )

@@ -1,31 +1,61 @@
 """One connection with its session: a pump for bytes in, one for bytes out, one for time. It decides nothing.
 
-The reader never waits for the writer. Events go to the owner at once; application messages through a bounded queue, so
-that a slow owner slows the peer.
+What is queued goes to the connection at once, as far as that takes it; the rest waits for the pump. The reader never
+waits for the writer, and nobody between: messages and stream data go to their owners in the turn in which they come, and
+what those may have waiting is bounded by credit and by limits of their own.
+
+A task that waits for something of the peer takes the lead: it carries the bytes in itself (`wait_for`), while the pump
+rests. That saves a turn of the event loop for each answer.
 """
 
 import math
 from collections.abc import Callable
+from contextvars import copy_context
 
 import trio
+from trio.lowlevel import ParkingLot
 
 from overlay.core import limits
 from overlay.core.evidence import Evidence
 from overlay.core.identity import LocalIdentity
+from overlay.core.outbox import ROOM
 from overlay.core.rpc import Calls
 from overlay.core.session import Session
-from overlay.core.session_events import Closed, Event, Failed, MessageReceived
+from overlay.core.session_events import Closed, Event, Failed
 from overlay.core.session_states import State
+from overlay.core.stream_events import (
+    StreamAccepted,
+    StreamBroken,
+    StreamData,
+    StreamEnded,
+    StreamRoom,
+    StreamSigned,
+)
 from overlay.core.trust import VerifiedPeer
 from overlay.errors import PeerUnreachable
-from overlay.registry import FrameType, Reason
+from overlay.net.connection import RECEIVE_SIZE, Connection, connection_over
+from overlay.net.stream import Stream
+from overlay.registry import FrameType, Reason, ReplyStatus
 
-RECEIVE_SIZE = 256 * 1024
 LAST_WORDS = 1.0  # seconds for what is queued when the session ends, GOODBYE the last of it
 HANG_UP = 0.5  # seconds for the peer to close its side: what it still sends would reset the connection
-MESSAGES_WAITING = 256  # our guess; each is at most 1 MiB, and most are small
+LATE = 0.25  # seconds: our guess
+NOTHING = memoryview(b"")
 
 Owner = Callable[["Link", Event], None]
+
+
+_BUFFER = trio.lowlevel.RunVar[memoryview]("overlay receive buffer")
+
+
+def receive_buffer() -> memoryview:
+    """Room for what links receive. All links of one event loop share it: nobody keeps bytes in it over a turn."""
+    try:
+        return _BUFFER.get()
+    except LookupError:
+        buffer = memoryview(bytearray(RECEIVE_SIZE))
+        _BUFFER.set(buffer)
+        return buffer
 
 
 class Link:
@@ -38,18 +68,26 @@ class Link:
         self.rounds = 0
         self.warned: set[str] = set()
         self.replies: set[bytes] = set()  # tokens of our calls that wait here
+        self.streams: dict[int, Stream] = {}
         self.opened_at = -math.inf
         self.ended: Closed | Failed | None = None
-        self._stream = stream
+        self._connection: Connection = connection_over(stream)
+        self._buffer = receive_buffer()
         self._owner = owner
+        self._unsent = NOTHING  # sealed, and not taken by the connection yet
+        self._scratch = NOTHING  # where streams are sealed; most links have none
+        self._held = 0  # events are being told: what they cause goes out together
         self._wake_writer = trio.Event()
         self._wake_clock = trio.Event()
-        self._moved = trio.Event()
-        self._unsent = 0
-        self._reading = trio.CancelScope()
-        self._flushing = trio.Lock()
-        self._cut = False
-        self._messages_in, self.messages = trio.open_memory_channel[MessageReceived](MESSAGES_WAITING)
+        self._asleep_until = -math.inf
+        self._moved = ParkingLot()
+        self._room = ParkingLot()
+        self._led = False  # somebody carries bytes in
+        self._pump_leads = False  # and it is the pump
+        self._wishes = 0  # tasks that would rather do it than the pump
+        self._resting = ParkingLot()  # the pump, while another task leads
+        self._lead_free = ParkingLot()
+        self._context = copy_context()  # what a task that leads causes does not run in the context of that task
 
     @property
     def is_open(self) -> bool:
@@ -88,16 +126,17 @@ class Link:
         """The pumps, out of reach of cancellation: they end when the session has ended."""
         with trio.CancelScope(shield=True):
             self.kick()  # an opener owes its first bytes
-            async with trio.open_nursery() as nursery, self._messages_in:
+            async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._pump_out)
                 nursery.start_soon(self._pump_time)
                 await self._pump_in()
                 with trio.move_on_after(LAST_WORDS):
-                    await self._flush()
+                    while self.waiting:
+                        await self._room.park()
                 nursery.cancel_scope.cancel()
             with trio.move_on_after(HANG_UP):
                 await self._hang_up()
-            await trio.aclose_forcefully(self._stream)
+            await self._connection.close()
         done.set()
 
     # --- what the owner asks ----------------------------------------------------------------------------------------
@@ -106,11 +145,21 @@ class Link:
         """Queue an application message. Raises PeerUnreachable if the link is not open."""
         if not self.is_open:
             raise PeerUnreachable("the link is not open")
-        if self._unsent + self.session.queued + len(body) > limits.SEND_QUEUE_MAX:
+        if self.waiting + len(body) > limits.SEND_QUEUE_MAX:
             self.close(Reason.SLOW_CONSUMER)
             raise PeerUnreachable("the peer takes nothing more", hint="it is slow or stuck; the link was closed")
         self.session.send(frame, stream, body, trio.current_time())
         self.kick()
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that the connection has not taken yet."""
+        return len(self._unsent) + self.session.queued
+
+    async def wait_room(self) -> None:
+        """Until so little waits that whoever has much to say may go on, or the link has ended."""
+        while self.is_open and self.waiting > limits.SEND_QUEUE_MAX // 2:
+            await self._room.park()
 
     def supply_evidence(self, evidence: Evidence) -> None:
         """Our evidence for admission."""
@@ -156,114 +205,227 @@ class Link:
     async def wait_idle(self) -> None:
         """Until no call is under way, or the link has ended."""
         while self.is_open and self.calls is not None and self.calls.under_way:
-            await self._moved.wait()
+            await self._moved.park()
 
     def kick(self) -> None:
         """Something is queued, or a deadline has moved."""
-        self._moved.set()
-        self._moved = trio.Event()
-        self._wake_writer.set()
-        self._wake_clock.set()
+        if self._held:
+            return
+        self._push()
+        self._moved.unpark_all()
+        if self.session.deadline < self._asleep_until:
+            self._wake_clock.set()
 
-    # --- pumps ------------------------------------------------------------------------------------------------------
+    # --- streams (StreamLink) ---------------------------------------------------------------------------------------
 
-    async def _pump_in(self) -> None:
-        while not self._closed:
-            try:
-                data = await self._receive()
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                data = b""
-            if self._closed:
+    def open_stream(self, method: str, body: bytes, *, signed: bool, deadline: int) -> int:
+        """Open a stream to a handler of the peer; its id. Raises PeerUnreachable, UsageError."""
+        if not self.is_open:
+            raise PeerUnreachable("the link is not open")
+        stream = self.session.streams.open(method, body, signed=signed, deadline=deadline, now=trio.current_time())
+        self._stirred()
+        return stream
+
+    def answer_stream(self, stream: int, refusal: ReplyStatus | None = None, text: str = "") -> None:
+        """Take a stream that the peer opened, or refuse it."""
+        now = trio.current_time()
+        if refusal is None:
+            self.session.streams.accept(stream, now)
+        else:
+            self.session.streams.refuse(stream, refusal, text, now)
+        self._stirred()
+
+    def write_stream(self, stream: int, data: memoryview) -> int:
+        """Seal and send bytes of a stream: how many were taken. None while others' bytes wait, or without credit."""
+        self._push()
+        if self._unsent or not self.is_open:
+            return 0
+        if not self._scratch:
+            self._scratch = memoryview(bytearray(ROOM))
+        taken, size = self.session.write_stream(stream, data, trio.current_time(), self._scratch)
+        if size:
+            self._send_now(self._scratch[:size])
+        return taken
+
+    def may_write(self) -> bool:
+        """Whether the connection takes bytes of streams now."""
+        return not self._unsent
+
+    async def wait_may_write(self) -> None:
+        """Until it may be so, or the link has ended."""
+        if self._unsent and not self._closed:
+            await self._room.park()
+
+    def finish_stream(self, stream: int) -> None:
+        """Nothing more will be written."""
+        if self.is_open:
+            self.session.finish_stream(stream, trio.current_time())
+            self.kick()
+
+    def reset_stream(self, stream: int, status: ReplyStatus, text: str) -> None:
+        """Break it off, both ways."""
+        if self.is_open:
+            self.session.streams.reset(stream, status, text, trio.current_time())
+            self._stirred()
+
+    def consumed(self, stream: int, count: int) -> None:
+        """The reader took so many bytes."""
+        if self.is_open:
+            self.session.streams.consumed(stream, count, trio.current_time())
+            self._stirred()
+
+    def forget_stream(self, stream: int) -> None:
+        """Nobody holds it any more."""
+        self.streams.pop(stream, None)
+        if not self.streams and not self._unsent:
+            self._scratch = NOTHING
+
+    def _stirred(self) -> None:
+        self.session.stirred()
+        if self.session.queued:
+            self.kick()
+
+    # --- bytes out --------------------------------------------------------------------------------------------------
+
+    def _push(self) -> None:
+        """Give the connection what it takes; the rest waits for the pump."""
+        while not self._unsent:
+            data = self.session.data_to_send()
+            if not data:
                 return
-            now = trio.current_time()
-            events = self.session.receive(data, now) if data else self.session.eof(now)
-            await self._deliver(events)
+            self._send_now(memoryview(data))
 
-    async def _receive(self) -> bytes:
-        """The next bytes; nothing if the session ends meanwhile."""
-        with trio.CancelScope() as scope:
-            self._reading = scope
-            return bytes(await self._stream.receive_some(RECEIVE_SIZE))
-        return b""
+    def _send_now(self, data: memoryview) -> None:
+        try:
+            sent = self._connection.send_now(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return  # the reader sees the end, too
+        if sent < len(data):
+            self._unsent = data[sent:]
+            self._wake_writer.set()
 
     async def _pump_out(self) -> None:
         while True:
             await self._wake_writer.wait()
             self._wake_writer = trio.Event()
-            await self._flush()
+            await self._drain()
 
-    async def _hang_up(self) -> None:
-        """Close so that the peer still reads our GOODBYE: a socket closed with unread bytes would reset the connection."""
-        async with self._stream:
-            if isinstance(self._stream, trio.abc.HalfCloseableStream):
-                try:
-                    await self._stream.send_eof()
-                    while await self._stream.receive_some(RECEIVE_SIZE):
-                        pass
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    return
-
-    async def _flush(self) -> None:
+    async def _drain(self) -> None:
         """Hand everything to the connection; one that makes no progress for 10 s ends the link."""
-        async with self._flushing:
-            await self._send_all()
-
-    async def _send_all(self) -> None:
-        if self._cut:
-            return  # half a record is out: what followed it would not decrypt
-        data = self.session.data_to_send()
-        self._unsent = len(data)
-        view = memoryview(data)
-        for start in range(0, len(data), RECEIVE_SIZE):
+        while self._unsent:
             with trio.move_on_after(limits.SLOW_CONSUMER_AFTER) as scope:
                 try:
-                    await self._stream.send_all(view[start : start + RECEIVE_SIZE])
+                    sent = await self._connection.send_some(self._unsent[:RECEIVE_SIZE])
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    return  # the reader sees the end, too
+                    sent = len(self._unsent)  # the reader sees the end, too
             if scope.cancelled_caught:
-                self._cut = True
                 self._dispatch(self.session.fail(Reason.SLOW_CONSUMER, "no progress"))
                 return
-            self._unsent -= RECEIVE_SIZE
-        self._unsent = 0
+            self._unsent = self._unsent[sent:]
+            if not self._unsent:
+                self._room.unpark_all()
+                await trio.lowlevel.checkpoint()  # streams and messages take turns
+                self._push()
+
+    async def _hang_up(self) -> None:
+        try:
+            await self._connection.hang_up(self._buffer[:4096])
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return
+
+    # --- bytes in, and time -----------------------------------------------------------------------------------------
+
+    async def _pump_in(self) -> None:
+        while not self._closed:
+            if self._led or self._wishes:
+                self._lead_free.unpark_all()
+                await self._resting.park()
+            else:
+                self._pump_leads = True
+                await self._lead()
+
+    async def wait_for(self, lot: ParkingLot) -> None:
+        """Until `lot` is unparked, or bytes have come: look, and wait again. Cancelling it does no harm."""
+        if self._led and self._pump_leads and not self._wishes:
+            await self._take_over()
+        elif self._led or self._wishes:
+            await lot.park()
+        elif self._closed:
+            await trio.lowlevel.checkpoint()
+        else:
+            self._pump_leads = False
+            await self._lead()
+
+    async def _take_over(self) -> None:
+        """Until the pump rests; the caller looks whether it still has to wait, and then leads."""
+        self._wishes += 1
+        try:
+            self._connection.interrupt()
+            await self._lead_free.park()
+        finally:
+            self._wishes -= 1
+            self._resting.unpark_all()
+
+    async def _lead(self) -> None:
+        """Wait for bytes and hand them over."""
+        self._led = True
+        try:
+            count = await self._connection.receive_into(self._buffer)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            count = 0
+        finally:
+            self._led = False
+            self._resting.unpark_all()
+        if count is not None and not self._closed:
+            self._context.run(self._take, count)
+
+    def _take(self, count: int) -> None:
+        now = trio.current_time()
+        self._dispatch(self.session.receive(self._buffer[:count], now) if count else self.session.eof(now))
 
     async def _pump_time(self) -> None:
         while True:
             self._wake_clock = trio.Event()
-            with trio.move_on_at(self.session.deadline):
+            self._asleep_until = self.session.deadline
+            with trio.move_on_at(self._asleep_until):
                 await self._wake_clock.wait()
+            late = trio.current_time() - self._asleep_until
+            self._asleep_until = -math.inf  # awake: it looks at the deadline by itself
+            if late > LATE:
+                await trio.sleep(LATE)  # this process stood still: what came meanwhile is read first
             now = trio.current_time()
             if now >= self.session.deadline:
-                await self._deliver(self.session.tick(now))
+                self._dispatch(self.session.tick(now))
 
     # --- events -----------------------------------------------------------------------------------------------------
 
-    async def _deliver(self, events: list[Event]) -> None:
-        self.kick()
-        for event in events:
-            if isinstance(event, MessageReceived):
-                await self._hand_over(event)
-            else:
-                self._tell(event)
-
-    async def _hand_over(self, message: MessageReceived) -> None:
-        """Wait until the owner has room; what does not fit when the link has ended is lost with it."""
-        try:
-            self._messages_in.send_nowait(message)
-        except trio.WouldBlock:
-            with trio.CancelScope() as scope:
-                self._reading = scope
-                if not self._closed:
-                    await self._messages_in.send(message)
-
     def _dispatch(self, events: list[Event]) -> None:
-        """Events of verbs that the owner called; there is no application message among them."""
-        self.kick()
-        for event in events:
-            self._tell(event)
+        """Tell what happened; what we owe goes out when all is told."""
+        self._held += 1
+        try:
+            for event in events:
+                if isinstance(event, StreamData):
+                    stream = self.streams.get(event.stream)
+                    if stream is not None:
+                        stream.on_data(event.data)
+                else:
+                    self._tell(event)
+        finally:
+            self._held -= 1
+            self.kick()
 
     def _tell(self, event: Event) -> None:
+        if isinstance(event, StreamAccepted | StreamRoom | StreamSigned | StreamEnded | StreamBroken):
+            stream = self.streams.get(event.stream)
+            if stream is not None:
+                stream.on_event(event)
+            return
         if isinstance(event, Closed | Failed):
             self.ended = event
-            self._reading.cancel()
+            self._connection.interrupt()
+            self._resting.unpark_all()
+            self._lead_free.unpark_all()
+            self._room.unpark_all()
+            for one in tuple(self.streams.values()):
+                one.link_ended()
         self._owner(self, event)

@@ -23,6 +23,7 @@ from overlay.core.mesh.found import AnnouncementFacts
 from overlay.core.rpc import Calls, SeenCalls
 from overlay.core.session import Session, SessionConfig
 from overlay.core.session_events import (
+    Closed,
     CredentialsChanged,
     Event,
     EvidenceWanted,
@@ -33,9 +34,11 @@ from overlay.core.session_events import (
     Opened,
     Rekeyed,
 )
+from overlay.core.stream_events import StreamOffered
 from overlay.core.trust import TrustSet
 from overlay.errors import (
     HostLacks,
+    NotAllowed,
     PeerUnreachable,
     Refused,
 )
@@ -64,11 +67,13 @@ from overlay.net.pool import Pool
 from overlay.net.ports import Finder
 from overlay.net.replicator import ChainKeeper, Replicator
 from overlay.net.statistics import LinkStatistics
+from overlay.net.stream import Stream
 from overlay.net.wake import wait_wake
-from overlay.registry import ChainKind, FrameType, Reason, Role
+from overlay.registry import ChainKind, FrameType, Reason, ReplyStatus, Role
 
 Observer = Callable[[NodeEvent], None]
-TransientHandler = Callable[[bytes, PeerInfo], Awaitable[None]]
+TransientHandler = Callable[[bytes, PeerInfo], None]  # raises Refused
+StreamHandler = Callable[[Stream], Awaitable[None]]
 TRUST_REASONS = frozenset(range(Reason.OTHER_MESH, Reason.REKEY_FAILED))
 
 
@@ -89,6 +94,7 @@ class NodeParts:
     known: Callable[[], Sequence[NodeId]]
     keepers: Sequence[ChainKeeper]
     services: Mapping[str, Handler]
+    streams: Mapping[str, StreamHandler] = field(default_factory=dict)
     transient: TransientHandler
     rekey: RekeyTimes = field(default_factory=RekeyTimes)
     attest: AttestTimes = field(default_factory=AttestTimes)
@@ -219,7 +225,14 @@ class Node:
                 self.emit(LinkRekeyed(name=name, node=node, epoch=epoch))
             case CredentialsChanged():
                 self._notify_peers()
+            case MessageReceived():
+                self._on_message(link, event)
+            case StreamOffered():
+                self._on_stream(link, event)
+            case Closed():
+                self._desk.link_ended(link)
             case Failed():
+                self._desk.link_ended(link)
                 self._on_failed(link, event)
 
     def peer_up(self, link: Link) -> None:
@@ -265,7 +278,6 @@ class Node:
             identity=lambda: self.identity, mesh_id=self.parts.trust().mesh_id, first_h=link.session.first_h,
             chance=self.parts.chance, seen=self._seen_calls, send=link.send,
         )
-        self._nursery.start_soon(self._take_messages, link)
 
     def _on_failed(self, link: Link, event: Failed) -> None:
         name, node = _who(link)
@@ -290,17 +302,14 @@ class Node:
 
     # --- messages ---------------------------------------------------------------------------------------------------
 
-    async def _take_messages(self, link: Link) -> None:
-        """Application messages of one link, in order, until it ends."""
-        async for message in link.messages:
-            try:
-                await self._take_message(link, message)
-            except Refused as error:
-                link.refuse(error.reason, error.detail)
-        self._desk.link_ended(link)
-
-    async def _take_message(self, link: Link, message: MessageReceived) -> None:
+    def _on_message(self, link: Link, message: MessageReceived) -> None:
         """Judged under the credentials that were in force when it came."""
+        try:
+            self._take_message(link, message)
+        except Refused as error:
+            link.refuse(error.reason, error.detail)
+
+    def _take_message(self, link: Link, message: MessageReceived) -> None:
         calls, body = link.calls, message.body
         if calls is None:
             return
@@ -310,7 +319,7 @@ class Node:
             case FrameType.REPLY:
                 self._desk.on_reply(calls, message)
             case FrameType.TRANSIENT:
-                await self.parts.transient(body, info_of(link))
+                self.parts.transient(body, info_of(link))
             case FrameType.HEADS | FrameType.WANT | FrameType.ITEMS:
                 chain_kind = _chain_kind(body)
                 replicator = None if chain_kind is None else self.replicators.get(chain_kind)
@@ -322,6 +331,43 @@ class Node:
         """See `Peer.call`."""
         at = self.parts.calendar().timestamp()
         return await self._desk.call(self.pool.links.get(peer), peer, method, body, timeout, at)
+
+    @asynccontextmanager
+    async def open_stream(self, peer: NodeId, name: str, body: bytes, *, signed: bool) -> AsyncIterator[Stream]:
+        """See `Peer.open_stream`."""
+        link = self.pool.links.get(peer)
+        if link is None or not link.is_open:
+            raise PeerUnreachable(f"there is no link to {peer.short}", hint="`overlay status` shows who is linked")
+        deadline = int((self.parts.calendar().timestamp() + limits.CALL_TIMEOUT) * 1000)
+        number = link.open_stream(name, body, signed=signed, deadline=deadline)
+        stream = link.streams[number] = Stream(link, number, peer=info_of(link), name=name, body=body, signed=signed)
+        async with stream:
+            yield stream
+
+    def _on_stream(self, link: Link, offered: StreamOffered) -> None:
+        """A stream to one of our handlers."""
+        name = offered.call.method
+        handler = self.parts.streams.get(name)
+        if handler is None:
+            link.answer_stream(offered.stream, ReplyStatus.NO_SUCH_METHOD, "")
+            return
+        stream = Stream(
+            link, offered.stream, peer=info_of(link), name=name, body=offered.body, signed=offered.signed
+        )
+        link.streams[offered.stream] = stream
+        link.answer_stream(offered.stream)
+        self._nursery.start_soon(self._serve_stream, handler, stream)
+
+    async def _serve_stream(self, handler: StreamHandler, stream: Stream) -> None:
+        """Run a handler; whatever it raises breaks the stream off, and is no reason to end the node."""
+        try:
+            await handler(stream)
+        except NotAllowed:
+            stream.break_off(ReplyStatus.NOT_ALLOWED)
+        except Exception as error:  # noqa: BLE001
+            stream.break_off(ReplyStatus.FAILED, f"{type(error).__name__}: {error}"[:200])
+        else:
+            stream.close()
 
     def send_transient(self, raw: bytes) -> int:
         """Push a message to every linked peer; how many took it."""

@@ -67,7 +67,7 @@ async def heard(keeper: TopicKeeper, *raws: bytes, sender: Member = ALICE) -> li
     async with keeper.subscribe("news") as items, trio.open_nursery() as nursery:
         nursery.start_soon(listen, items)
         for raw in raws:
-            await keeper.on_transient(raw, info(sender))
+            keeper.on_transient(raw, info(sender))
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     return bodies
@@ -83,11 +83,11 @@ async def test_one_of_an_author_whom_nobody_has_shown_us_is_lost(keeper: TopicKe
 
 async def test_one_of_another_author_than_the_peer_is_refused(keeper: TopicKeeper) -> None:
     with pytest.raises(Refused) as caught:
-        await keeper.on_transient(publication(), info(CAROL))
+        keeper.on_transient(publication(), info(CAROL))
     assert caught.value.reason is Reason.WRONG_AUTHOR
 
 
 async def test_a_chained_one_is_refused(keeper: TopicKeeper) -> None:
     with pytest.raises(Refused) as caught:
-        await keeper.on_transient(publication(seq=0), info(ALICE))
+        keeper.on_transient(publication(seq=0), info(ALICE))
     assert caught.value.reason is Reason.CHAIN_BROKEN

@@ -14,6 +14,7 @@ from overlay.core.handshake import HandshakeContext
 from overlay.core.identity import LocalIdentity
 from overlay.core.keys import X25519Pair
 from overlay.core.limits import AttestTimes, RekeyTimes
+from overlay.core.outbox import Lane
 from overlay.core.records import Sealer
 from overlay.core.session import Session, SessionConfig
 from overlay.core.session_events import Event, EvidenceWanted, Failed, MessageReceived, NonceReceived, PeerIdentified
@@ -120,18 +121,23 @@ class End:
     @property
     def sealer(self) -> Sealer:
         """What its records are sealed with now."""
-        return self.session._sealer
+        return self.session._outbox.sealer
 
     @property
     def keys(self) -> EpochKeys:
         """The keys that it sends under."""
         return self.session._sending
 
+    @property
+    def queued_frames(self) -> list[bytes]:
+        """The packed frames that it has queued and not sealed."""
+        lanes = self.session._outbox._lanes
+        return [frame for lane in sorted(lanes) for message in lanes[lane] for frame in message]
+
     def swallow(self) -> list[bytes]:
         """It does not say what it should: the packed frames that it had queued."""
-        frames = list(self.session._frames)
-        self.session._frames.clear()
-        return frames
+        outbox = self.session._outbox
+        return [frame for lane in Lane for frame in outbox._drain(lane)]
 
 
 class Pair:

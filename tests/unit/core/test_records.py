@@ -61,7 +61,7 @@ def test_nothing_empty_or_too_long_is_sealed(length: int) -> None:
 
 def test_the_counter_never_wraps() -> None:
     sealer, opener = Sealer(KEY), Opener(KEY)
-    sealer._records = opener._records = 2**64 - 2
+    sealer.records = opener.records = 2**64 - 2
     assert opener.open(sealer.seal(b"the last")[2:]) == b"the last"
     with pytest.raises(LocalProtocolError):
         sealer.seal(b"one too many")
@@ -186,7 +186,7 @@ def test_the_reader_lets_go_of_what_was_taken() -> None:
         reader.feed(b"\xff\xff" + bytes(RECORD_MAX) + b"\x00")
         assert reader.next_record() == bytes(RECORD_MAX)
         assert reader.next_record() is None
-        assert len(reader._buffer) < 3 * RECORD_MAX
+        assert len(reader._kept) < 3 * RECORD_MAX
         reader.feed(b"\x01x")
         assert reader.next_record() == b"x"
         assert reader.buffered == 0

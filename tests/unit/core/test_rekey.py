@@ -49,7 +49,7 @@ def offered(**options: Any) -> Pair:
 
 def step(pair: Pair, sender: End, kind: FrameType) -> list[Any]:
     """This end says just this frame."""
-    assert [frame[0] for frame in sender.session._frames] == [kind]
+    assert [frame[0] for frame in sender.queued_frames] == [kind]
     return pair.move(sender)
 
 
@@ -95,7 +95,7 @@ def test_the_opener_drives_after_sixty_seconds_and_both_get_fresh_keys() -> None
 def test_the_five_steps_in_their_order() -> None:
     pair = responded()
     assert step(pair, pair.alice, FrameType.RESP) == []
-    assert pair.bob.session._frames[0][0] == FrameType.CONFIRM
+    assert pair.bob.queued_frames[0][0] == FrameType.CONFIRM
     done, confirm = records(pair.bob.session.data_to_send())
     assert pair.deliver(done, to=pair.alice) == []
     assert pair.alice.session.epoch == 1
@@ -263,12 +263,12 @@ def test_an_offer_of_any_epoch_but_the_next_is_refused(epoch: int) -> None:
 
 def test_a_replayed_offer_is_refused_while_it_is_answered_and_after() -> None:
     during = offered()
-    [offer] = during.alice.session._frames
+    [offer] = during.alice.queued_frames
     assert during.move(during.alice) == []
     assert refusal(during.forge(during.alice, offer)) is Reason.STALE_EPOCH
 
     after = offered()
-    [offer] = after.alice.session._frames
+    [offer] = after.alice.queued_frames
     after.exchange()
     after.now += 20.0
     assert refusal(after.forge(after.alice, offer)) is Reason.STALE_EPOCH

@@ -16,8 +16,9 @@ from overlay.core.endorsement import make_endorsement
 from overlay.core.evidence import Appraisal
 from overlay.core.frames import Frame
 from overlay.core.limits import AttestTimes
-from overlay.core.session import APPLICATION
-from overlay.core.session_events import Closed, CredentialsChanged, Failed, LeaseRenewed, MessageReceived
+from overlay.core.liveness import Pong
+from overlay.core.session import APPLICATION, STREAM
+from overlay.core.session_events import Closed, CredentialsChanged, Failed, LeaseRenewed, MessageReceived, Ponged
 from overlay.core.session_states import State
 from overlay.core.trust import Credentials
 from overlay.core.wire import UInt, make_map, open_map
@@ -126,7 +127,7 @@ NEVER_ON_OPEN_LINK = {FrameType.CHALLENGE, FrameType.PROOF, FrameType.VERDICT}
 
 
 def test_every_frame_type_has_its_place() -> None:
-    kinds = [APPLICATION, CONTROL_ON_OPEN_LINK, NEVER_ON_OPEN_LINK, RESERVED_FRAMES]
+    kinds = [APPLICATION, STREAM, CONTROL_ON_OPEN_LINK, NEVER_ON_OPEN_LINK, RESERVED_FRAMES]
     assert sorted(kind for some in kinds for kind in some) == sorted(FrameType)
 
 
@@ -154,7 +155,7 @@ ALLOWED = {
     State.ADMITTING: {FrameType.PROOF, FrameType.VERDICT, FrameType.GOODBYE},
     State.ADMITTED_PEER: {FrameType.PROOF, FrameType.VERDICT, FrameType.GOODBYE},
     State.ADMITTED_US: {FrameType.PROOF, FrameType.VERDICT, FrameType.GOODBYE},
-    State.OPEN: CONTROL_ON_OPEN_LINK | APPLICATION | RESERVED_FRAMES,
+    State.OPEN: CONTROL_ON_OPEN_LINK | APPLICATION | STREAM | RESERVED_FRAMES,
 }
 
 
@@ -178,7 +179,7 @@ def test_a_reserved_frame_is_answered_with_unsupported(kind: FrameType) -> None:
     assert pair.states == (State.OPEN, State.OPEN)
 
 
-@pytest.mark.parametrize("kind", [0x00, 0x1A, 0x23, 0x7F])
+@pytest.mark.parametrize("kind", [0x00, 0x1A, 0x24, 0x7F])
 def test_an_unknown_low_frame_type_closes(kind: int) -> None:
     pair = Pair.established()
     assert refusal(pair.forge(pair.alice, raw_frame(kind))) is Reason.UNSUPPORTED
@@ -349,7 +350,7 @@ def test_fifteen_idle_seconds_bring_a_ping_and_its_answer_counts_as_life() -> No
     number, wall = open_map(pong[8:], UInt(), UInt(), limit=64)
     assert pong[0] == FrameType.PONG
     assert (number, wall) == (1, int(pair.calendar().timestamp() * 1000))
-    assert pair.deliver(pair.bob.sealer.seal(pong), to=pair.alice) == []
+    assert pair.deliver(pair.bob.sealer.seal(pong), to=pair.alice) == [Ponged(Pong(pair.now, pair.now, wall, wall))]
     assert pair.alice.session.deadline == start + 30.0
 
 
