@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m bench`, one JSON line per row."""
+"""Benchmarks: `python -m bench`, one JSON line per row. All through the public API, on loopback only."""

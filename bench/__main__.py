@@ -1,29 +1,69 @@
-"""`python -m bench [ROW ...] [--runs 5]`: prints one JSON line per row."""
+"""`python -m bench [ROW ...] [--runs 5] [--profile]`: prints one JSON line per row; what a host lacks is said on stderr."""
 
 import argparse
+import cProfile
 import json
+import pstats
 import sys
-import time
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 
 import trio
 
-from bench.rows import ROWS
+from bench import links, logs, quotes, streams
+from bench.row import Row
+from overlay.errors import HostLacks
+
+ROWS: dict[str, Callable[[int], Awaitable[list[Row]]]] = {
+    "bulk_vs_tls": streams.bulk,
+    "bulk_signed_vs_tls": streams.bulk,
+    "bulk_vs_tcp": streams.bulk,
+    "ping_rtt_vs_tls": streams.ping,
+    "call_rtt_us": links.call_rtt,
+    "call_rtt_p99_us": links.call_rtt,
+    "dial_vs_mtls": links.dial,
+    "messages_per_s": links.messages,
+    "rekey_ms": links.rekey,
+    "durable_appends_per_s": logs.appends,
+    "verify_vs_libsodium": logs.verify,
+    "quote_appraisal_vs_ecdsa": quotes.quotes,
+}
 
 
 def main() -> int:
     """Measure what was asked for, or all."""
+    options = _options()
+    with ExitStack() as stack:
+        if options.profile:
+            profile = stack.enter_context(cProfile.Profile())
+            stack.callback(lambda: pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(30))
+        for measure in dict.fromkeys(ROWS[name] for name in options.rows or ROWS):
+            _measure(measure, options)
+    return 0
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./run bench")
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; all unless said")
     parser.add_argument("--runs", type=int, default=5, help="how often each is measured; the median counts")
+    parser.add_argument("--profile", action="store_true", help="say on stderr where this process spent its time")
     options = parser.parse_args()
     unknown = [name for name in options.rows if name not in ROWS]
-    if unknown:
-        parser.error(f"there is no row {unknown[0]}")
-    for name in options.rows or ROWS:
-        for row in trio.run(ROWS[name], options.runs):
+    if unknown or options.runs < 1:
+        parser.error(f"there is no row {unknown[0]}" if unknown else "measure at least once")
+    return options
+
+
+def _measure(measure: Callable[[int], Awaitable[list[Row]]], options: argparse.Namespace) -> None:
+    try:
+        rows = trio.run(measure, options.runs)
+    except HostLacks as error:
+        sys.stderr.write(f"bench: {measure.__name__} is left out: {error}\n")
+        return
+    for row in rows:
+        if not options.rows or row.name in options.rows:
             sys.stdout.write(json.dumps(row.fields()) + "\n")
             sys.stdout.flush()
-    return 0
 
 
 if __name__ == "__main__":
