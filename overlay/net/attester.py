@@ -12,6 +12,7 @@ from overlay.core.limits import AttestTimes
 from overlay.core.rounds import OpenRound, ProofWanted, RoundLeader
 from overlay.errors import OverlayError
 from overlay.net.link import Link
+from overlay.registry import EvidenceKind
 
 ADMISSION_PROOF = -1  # stands for the CHALLENGE's nonce among the round numbers
 RENEW_LOOK_EVERY = 60.0  # seconds: a machine that slept, or a TPM that failed, costs a minute
@@ -46,7 +47,10 @@ class Attester:
         return self._prover
 
     def admission(self, link: Link, binding: Binding) -> None:
-        """A peer's CHALLENGE asks for evidence."""
+        """A peer's CHALLENGE asks for evidence. What is a signature in memory is made at once; a TPM is asked for many."""
+        if self._prover.kind is EvidenceKind.SOFTWARE:
+            self._admit(link, binding)
+            return
         self._leader.join(link, ADMISSION_PROOF, binding, trio.current_time())
         self._wake.set()
 
@@ -54,6 +58,15 @@ class Attester:
         """A peer answered a round of ours, or asks unasked."""
         self._leader.nonce(link, number, binding, trio.current_time())
         self._wake.set()
+
+    def _admit(self, link: Link, binding: Binding) -> None:
+        try:
+            (evidence,) = self._prover.prove([binding])
+        except OverlayError as error:
+            self._give_up(ProofWanted(ADMISSION_PROOF, ((link, ADMISSION_PROOF, binding),)), error)
+        else:
+            self.warning = ""
+            link.supply_evidence(evidence)
 
     async def run(self) -> None:
         """Lead rounds and renew the endorsement, until cancelled."""
