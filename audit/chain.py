@@ -17,10 +17,10 @@ from datetime import datetime
 
 from audit.bodies import LogOpen, read_credentials
 from audit.entry import Entry, UnverifiedEntry, make_log_id, parse_entry, refuse_entry
-from audit.merkle import Tree
 from overlay.core.certificates import Root, show_time, verify_leaf
 from overlay.core.endorsement import verify_endorsement
 from overlay.core.keys import NodeId
+from overlay.core.merkle import Tree
 from overlay.core.mesh.chains import is_ahead
 from overlay.core.trust import VerifiedPeer
 from overlay.registry import GENESIS, EntryType, Reason

@@ -17,9 +17,9 @@ from typing import Any, Final, Self
 
 from audit.chain import Append, ChainState, verify_key
 from audit.entry import Entry, UnverifiedEntry, parse_entry
-from audit.merkle import HASH_SIZE, Tree
 from overlay.core.certificates import Root
 from overlay.core.keys import NodeId
+from overlay.core.merkle import HASH_SIZE, Tree
 from overlay.core.wire import malformed
 from overlay.errors import HostLacks, OverlayError, Refused, StateDamaged
 from overlay.registry import EntryType

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 import trio
 
-from bench import links, logs, quotes, streams
+from bench import idle, links, logs, quotes, streams
 from bench.row import Row
 from overlay.errors import HostLacks
 
@@ -22,11 +22,13 @@ ROWS: dict[str, Callable[[int], Awaitable[list[Row]]]] = {
     "call_rtt_us": links.call_rtt,
     "call_rtt_p99_us": links.call_rtt,
     "dial_vs_mtls": links.dial,
+    "rekey_p99_ratio": links.rekey_p99,
     "messages_per_s": links.messages,
     "rekey_ms": links.rekey,
     "durable_appends_per_s": logs.appends,
     "verify_vs_libsodium": logs.verify,
     "quote_appraisal_vs_ecdsa": quotes.quotes,
+    "idle_link_kb": idle.idle,
 }
 
 

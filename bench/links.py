@@ -11,7 +11,7 @@ import trio
 import overlay
 from bench import tls
 from bench.ends import Other, other_process, two_ends
-from bench.peer import TOPIC
+from bench.peer import PATTERN, TOPIC
 from bench.row import Row, row
 from overlay.app.compose import Assembly
 from overlay.core.mesh.found import AnnouncementFacts, Candidate
@@ -147,6 +147,40 @@ async def _dial(other: Other) -> float:
         with trio.fail_after(WITHIN):
             await one.opened.wait()
     return (one.ended - one.began) * 1e3
+
+
+# --- calls under load ---------------------------------------------------------------------------------------------------
+
+LOADED = 3.0  # seconds of calls in one run
+SELDOM = 60.0  # seconds between rekeys: none in a run
+
+
+async def rekey_p99(runs: int) -> list[Row]:
+    """The 99th percentile of calls under bulk load, with fresh keys each second and without; both links are up all the time."""
+    often, seldom = [], []
+    async with two_ends() as (_, busy, _), two_ends(SELDOM) as (_, calm, _):
+        for _ in range(runs):
+            often.append(await _loaded_p99(busy))
+            seldom.append(await _loaded_p99(calm))
+    return [row("rekey_p99_ratio", "us", often, seldom)]
+
+
+async def _loaded_p99(peer: overlay.Peer) -> float:
+    times: list[float] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_pour, peer)
+        ends = trio.current_time() + LOADED
+        while trio.current_time() < ends:
+            times += await _call_many(peer, WARM_UP)
+        nursery.cancel_scope.cancel()
+    return statistics.quantiles(times, n=100)[98]
+
+
+async def _pour(peer: overlay.Peer) -> None:
+    """Bulk data without an end."""
+    async with peer.open_stream("sink") as stream:
+        while True:
+            await stream.send_all(PATTERN)
 
 
 # --- rekeying -----------------------------------------------------------------------------------------------------------

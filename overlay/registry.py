@@ -134,7 +134,7 @@ class FrameType(IntEnum):
     STREAM_END = 0x2C
     STREAM_RESET = 0x2D
     PUBLISH = 0x30  # reserved: publications travel as ITEMS of their chain
-    TRANSIENT = 0x31
+    TRANSIENT = 0x31  # reserved: they travel in batches
     TRANSIENT_BATCH = 0x32
     HEADS = 0x40
     WANT = 0x41
@@ -160,6 +160,7 @@ RESERVED_FRAMES: Final = frozenset(
         FrameType.COSIGNATURE,
         FrameType.FORK_PROOF,
         FrameType.PUBLISH,
+        FrameType.TRANSIENT,
     }
 )
 

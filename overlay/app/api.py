@@ -1,12 +1,13 @@
 """What users hold: a node, running here (`open_node`) or in another process (`connect_local`); both keep this contract."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
 from overlay.core.keys import MeshId, NodeId
+from overlay.errors import UsageError
 from overlay.net.peer import Peer, PeerInfo
 from overlay.net.statistics import NodeStatistics
 
@@ -44,11 +45,21 @@ class TopicItem:
     seq: int | None
     at: datetime
     body: bytes = field(repr=False)
+    prove: Callable[[], bytes] | None = field(default=None, repr=False, compare=False)
+
+    def proof(self) -> bytes:
+        """What shows this publication to somebody else, who verifies it alone (docs/protocol/topics.md).
+
+        Raises UsageError for one that came over the control socket.
+        """
+        if self.prove is None:
+            raise UsageError("only the node itself can prove what it heard", hint="open the node in this process")
+        return self.prove()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """Where a publication stands; `peers` is how many linked peers it was pushed to."""
+    """Where a publication stands; `peers` is how many linked peers it is pushed to."""
 
     topic: str
     seq: int | None

@@ -153,6 +153,7 @@ async def _engine(
             evidence=setup.prover_kind.name.lower(), warnings=setup.warnings,
         )
         async with background() as servers:
+            servers.start_soon(topics.run)
             await servers.start(_serve_control, node, setup.folder.path)
             yield node
 
@@ -264,7 +265,7 @@ class Setup:
             identity=self.identity, trust=self.trust, gate_keys=(mesh.gate_key,), tag=secrets.token_bytes(8),
             calendar=self.at, chance=SystemChance(), appraiser=PolicyAppraiser(self.policy), prover=self._prover,
             renew=renew, finders=self._finders(), known=self._known, keepers=(log, topics), services=dict(offers.services),
-            streams=dict(offers.streams), transient=topics.on_transient, rekey=RekeyTimes.every(config.rekey_after),
+            streams=dict(offers.streams), transient=topics.on_transient_batch, rekey=RekeyTimes.every(config.rekey_after),
             attest=AttestTimes.period(config.attest_every), listen=listen,
         )
 

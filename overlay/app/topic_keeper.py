@@ -1,16 +1,19 @@
 """Topics of a node: publishing, keeping, replicating, and handing to subscribers, each item once and in its author's order."""
 
-from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Self
+from functools import partial
+from typing import Final
 
 import trio
 
 from overlay.app.api import Published, TopicItem
+from overlay.app.subscriptions import Delivery, Subscription, TopicItems
+from overlay.app.transient_sender import TransientSender
+from overlay.core.batches import SignedBatch, parse_batch
 from overlay.core.identity import LocalIdentity
-from overlay.core.limits import ENTRY_MAX
+from overlay.core.keys import NodeId
 from overlay.core.mesh.chains import item_hash, next_hlc
 from overlay.core.mesh.reconcile import Head, ItemsVerified, RangeWanted, Reconcile
 from overlay.core.mesh.topics import (
@@ -18,60 +21,20 @@ from overlay.core.mesh.topics import (
     TopicCheck,
     TopicState,
     check_topic,
-    check_transient,
     sign_publication,
     topic_log_id,
     verify_publication,
 )
-from overlay.core.wire import parse_sign1
+from overlay.core.mesh.transients import Transients, make_transient, sorted_by_topic, topic_prefix, verify_transients
 from overlay.errors import OverlayError, Refused
+from overlay.net.link import Link
 from overlay.net.node import Node
 from overlay.net.peer import PeerInfo
-from overlay.registry import GENESIS, ChainKind, Reason
+from overlay.registry import ChainKind, Reason
 from overlay.store.topics import StoredItem, TopicStore
 
-WAITING = 1024  # items a subscriber may lag behind before it loses the oldest: our guess
-
-
-class Subscription:
-    """One subscriber's queue: bounded, so that a slow reader costs only itself."""
-
-    def __init__(self, topic: str) -> None:
-        self.topic = topic
-        self.dropped = 0
-        self._in, self.out = trio.open_memory_channel[tuple[bytes, TopicItem]](WAITING)
-
-    def push(self, log_id: bytes, item: TopicItem) -> None:
-        """Queue an item of a chain; with a full queue it is dropped and counted."""
-        try:
-            self._in.send_nowait((log_id, item))
-        except trio.WouldBlock:
-            self.dropped += 1
-
-
-class TopicItems:
-    """An asynchronous iterator over what was kept, then over what comes; it goes on after a cancelled `anext`."""
-
-    def __init__(self, kept: list[tuple[bytes, TopicItem]], subscription: Subscription) -> None:
-        self._kept = deque(kept)
-        self._subscription = subscription
-        self._seen: dict[bytes, int] = {}
-
-    def __aiter__(self) -> Self:
-        """Itself."""
-        return self
-
-    async def __anext__(self) -> TopicItem:
-        """The next item; waits for one."""
-        if self._kept:
-            await trio.lowlevel.checkpoint()
-            log_id, item = self._kept.popleft()
-            self._seen[log_id] = max(self._seen.get(log_id, -1), item.seq or 0)
-            return item
-        while True:
-            log_id, item = await self._subscription.out.receive()
-            if item.seq is None or item.seq > self._seen.get(log_id, -1):
-                return item
+BATCHES_SEEN: Final = 1024  # the last so many are known again, should they come twice: our guess
+PREFIXES_KEPT: Final = 1024  # topics whose names need no second look: our guess
 
 
 class TopicKeeper:
@@ -91,8 +54,12 @@ class TopicKeeper:
         self._calendar = calendar
         self._subscriptions: set[Subscription] = set()
         self._writing = trio.Lock()
-        self._transient_hlc = 0
-        self._seen_transient: dict[bytes, None] = {}
+        self._sender = TransientSender(
+            mesh_id=mesh_id, identity=identity, calendar=calendar, send=self._send_batch, links=self._links
+        )
+        self._reached = 0  # linked peers when the last batch began
+        self._prefixes: dict[str, bytes] = {}
+        self._seen_batches: dict[bytes, None] = {}  # their heads
         self.engine: Node | None = None  # who pushes; set when it runs
         heads = {log_id: Head(state.node_id, state.size, state.head) for log_id, state in check.states.items()}
         self.machine = Reconcile(ChainKind.TOPIC, identity().node_id, check, heads.items())
@@ -116,40 +83,67 @@ class TopicKeeper:
         self.machine.appended(log_id, Head(own.node_id, after.size, after.head), [raw])
         if self.engine is not None:
             self.engine.replicators[self.kind].flush()
-        self._hand_out([self._verify(raw)])
+        self._hand_out([self._verify(raw)], [raw])
         return Published(topic=topic, seq=state.size, peers=0 if self.engine is None else len(self.engine.peers))
 
     async def publish_transient(self, topic: str, body: bytes) -> Published:
-        """Sign and push; nothing is stored."""
-        await trio.lowlevel.checkpoint()
-        check_topic(topic)
-        own = self._identity()
-        log_id = topic_log_id(self._mesh_id, own.node_id, self._audit_log_id(), topic, transient=True)
-        self._transient_hlc = next_hlc(self._transient_hlc, self._calendar())
-        raw = sign_publication(
-            own, self._mesh_id, topic=topic, log_id=log_id, seq=self._transient_hlc, prev=GENESIS,
-            hlc=self._transient_hlc, body=body,
-        )
-        self._hand_out([self._verify(raw)], transient=True)
-        return Published(topic=topic, seq=None, peers=0 if self.engine is None else self.engine.send_transient(raw))
+        """Queue it to be signed and pushed, together with what else is queued then; nothing is stored."""
+        if await self._sender.put(make_transient(self._prefix(topic), body)):
+            self._reached = len(self._links())
+        return Published(topic=topic, seq=None, peers=self._reached)
 
-    def on_transient(self, raw: bytes, sender: PeerInfo) -> None:
-        """A transient publication from a linked peer, its author; once. Raises Refused.
+    async def run(self) -> None:
+        """Sign and push transient publications until cancelled; what is queued then still leaves."""
+        await self._sender.run()
 
-        One that comes before its author's audit log has shown who may sign is lost, as transient ones may be.
+    def on_transient_batch(self, raw: bytes, sender: PeerInfo) -> None:
+        """Transient publications from a linked peer, their author; once. Raises Refused.
+
+        Those that come before their author's audit log has shown who may sign are lost, as transient ones may be.
         """
-        if self._check.author_of(parse_sign1(raw, limit=ENTRY_MAX).kid or b"") is None:
+        batch = parse_batch(raw)
+        author = self._check.author_of(batch.kid)
+        if author is None:
             return
-        one = self._verify(raw)
-        if one.author.node_id != sender.node_id:
-            raise Refused(Reason.WRONG_AUTHOR, "a transient publication of another node")
-        check_transient(one, self._mesh_id)
-        if one.hash in self._seen_transient:
+        found = verify_transients(batch, mesh_id=self._mesh_id, author=author)
+        if author.node_id != sender.node_id:
+            raise Refused(Reason.WRONG_AUTHOR, "transient publications of another node")
+        head = found.batch.head.raw
+        if head in self._seen_batches:
             return
-        self._seen_transient[one.hash] = None
-        while len(self._seen_transient) > WAITING:
-            self._seen_transient.pop(next(iter(self._seen_transient)))
-        self._hand_out([one], transient=True)
+        self._seen_batches[head] = None
+        while len(self._seen_batches) > BATCHES_SEEN:
+            self._seen_batches.pop(next(iter(self._seen_batches)))
+        self._deliver(found, sender)
+
+    def _send_batch(self, batch: SignedBatch) -> None:
+        """To every linked peer, and to our own subscribers."""
+        if self.engine is not None:
+            self.engine.send_transients(batch.encode())
+        if self._subscriptions:
+            own = self._identity().verified
+            self._deliver(Transients(batch=batch, topics=sorted_by_topic(batch.messages)), self._info(own.node_id, own.name))
+
+    def _deliver(self, found: Transients, author: PeerInfo) -> None:
+        """Queue what subscribers asked for; it becomes items when they read it."""
+        for subscription in self._subscriptions:
+            numbers = found.topics.get(subscription.topic)
+            if numbers:
+                items = _items(found, subscription.topic, author)
+                subscription.push(Delivery(log_id=None, count=len(numbers), size=found.batch.size, items=items))
+
+    def _links(self) -> tuple[Link, ...]:
+        """Those that are open."""
+        return () if self.engine is None else tuple(link for link in self.engine.pool.links.values() if link.is_open)
+
+    def _prefix(self, topic: str) -> bytes:
+        prefix = self._prefixes.get(topic)
+        if prefix is None:
+            prefix = topic_prefix(topic)
+            if len(self._prefixes) >= PREFIXES_KEPT:
+                self._prefixes.clear()
+            self._prefixes[topic] = prefix
+        return prefix
 
     def _verify(self, raw: bytes) -> Publication:
         return verify_publication(raw, mesh_id=self._mesh_id, author_of=self._check.author_of)
@@ -168,29 +162,31 @@ class TopicKeeper:
         finally:
             self._subscriptions.discard(subscription)
 
-    def _readable(self, kept: list[StoredItem]) -> list[tuple[bytes, TopicItem]]:
+    def _readable(self, kept: list[StoredItem]) -> list[Delivery]:
         """Nothing is shown that cannot be verified any more, because nobody remembers its endorsement."""
         found = []
         for stored in kept:
             try:
-                found.append((stored.log_id, self._item(self._verify(stored.raw), transient=False)))
+                found.append(self._delivery(self._verify(stored.raw), stored.raw))
             except Refused:
                 continue
         return found
 
-    def _hand_out(self, publications: list[Publication], *, transient: bool = False) -> None:
-        for one in publications:
+    def _hand_out(self, publications: Sequence[Publication], raws: Sequence[bytes]) -> None:
+        for one, raw in zip(publications, raws, strict=True):
             for subscription in self._subscriptions:
                 if subscription.topic == one.topic:
-                    subscription.push(one.log_id, self._item(one, transient=transient))
+                    subscription.push(self._delivery(one, raw))
 
-    def _item(self, one: Publication, *, transient: bool) -> TopicItem:
-        node_id, name = one.author.node_id, one.author.name
-        author = PeerInfo(node_id, name, (), 0) if self.engine is None else self.engine.info_of(node_id, name)
-        return TopicItem(
-            topic=one.topic, author=author, seq=None if transient else one.seq,
-            at=one.at, body=one.body,
+    def _delivery(self, one: Publication, raw: bytes) -> Delivery:
+        item = TopicItem(
+            topic=one.topic, author=self._info(one.author.node_id, one.author.name), seq=one.seq, at=one.at, body=one.body,
+            prove=lambda: raw,
         )
+        return Delivery(log_id=one.log_id, count=1, size=len(raw), items=iter((item,)))
+
+    def _info(self, node_id: NodeId, name: str) -> PeerInfo:
+        return PeerInfo(node_id, name, (), 0) if self.engine is None else self.engine.info_of(node_id, name)
 
     # --- ChainKeeper ------------------------------------------------------------------------------------------------
 
@@ -206,8 +202,15 @@ class TopicKeeper:
                 return
             self._check.commit(items.log_id, state)
         self.machine.stored(items.log_id, Head(state.node_id, state.size, state.head), now)
-        self._hand_out(found)
+        self._hand_out(found, items.items)
 
     async def read(self, wanted: RangeWanted) -> list[bytes]:
         """Kept items of a range."""
         return await trio.to_thread.run_sync(self._store.range, wanted.log_id, wanted.start, wanted.count)
+
+
+def _items(found: Transients, topic: str, author: PeerInfo) -> Iterator[TopicItem]:
+    """Transient publications, made one by one as they are read."""
+    proof = found.batch.proof
+    for index, at, body in found.on(topic):
+        yield TopicItem(topic=topic, author=author, seq=None, at=at, body=body, prove=partial(proof, index))

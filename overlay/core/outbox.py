@@ -35,7 +35,6 @@ _LANES: Final = {
     FrameType.REPLY: Lane.CALLS,
     FrameType.REPLY_CREDIT: Lane.CALLS,
     FrameType.CANCEL: Lane.CALLS,
-    FrameType.TRANSIENT: Lane.TELEMETRY,
     FrameType.TRANSIENT_BATCH: Lane.TELEMETRY,
 }
 

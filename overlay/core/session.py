@@ -58,8 +58,7 @@ from overlay.registry import RESERVED_FRAMES, EvidenceKind, FrameFlag, FrameType
 
 APPLICATION = frozenset(
     {
-        FrameType.CALL, FrameType.REPLY, FrameType.REPLY_CREDIT, FrameType.CANCEL, FrameType.TRANSIENT,
-        FrameType.TRANSIENT_BATCH,
+        FrameType.CALL, FrameType.REPLY, FrameType.REPLY_CREDIT, FrameType.CANCEL, FrameType.TRANSIENT_BATCH,
         FrameType.HEADS, FrameType.WANT, FrameType.ITEMS,
     }
 )
@@ -334,7 +333,7 @@ class Session:
         """Data of one stream, from one record after the other, is one piece: less work for all above."""
         if self._bulk:
             data, self._bulk = b"".join(self._bulk), []
-            self._stream_frame(FrameType.STREAM_DATA, self._bulk_stream, data, now)
+            self._events += self.streams.receive(FrameType.STREAM_DATA, self._bulk_stream, data, now)  # owes no answer
 
     def _handshake(self, message: bytes, now: float) -> None:
         side, hello = self._side, self._hello

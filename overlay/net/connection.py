@@ -24,6 +24,10 @@ class Connection(Protocol):
         """Whoever waits for bytes looks up."""
         ...
 
+    def breathe(self) -> None:
+        """Others have their turn before the next receive."""
+        ...
+
     def send_now(self, data: memoryview) -> int:
         """What goes without waiting."""
         ...
@@ -71,6 +75,10 @@ class SocketConnection:
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
             await trio.lowlevel.checkpoint()
+
+    def breathe(self) -> None:
+        """See `Connection`."""
+        self._turns = -1
 
     def _receive_now(self, buffer: memoryview) -> int | None:
         try:
@@ -137,6 +145,9 @@ class StreamConnection:
     def interrupt(self) -> None:
         """See `Connection`."""
         self._receiving.cancel()
+
+    def breathe(self) -> None:
+        """See `Connection`: every receive of trio's gives a turn."""
 
     def send_now(self, data: memoryview) -> int:
         """See `Connection`: nothing is known to go without waiting."""

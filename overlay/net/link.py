@@ -21,7 +21,7 @@ from overlay.core.identity import LocalIdentity
 from overlay.core.outbox import ROOM
 from overlay.core.rpc import Calls
 from overlay.core.session import Session
-from overlay.core.session_events import Closed, Event, Failed
+from overlay.core.session_events import Closed, Event, Failed, MessageReceived
 from overlay.core.session_states import State
 from overlay.core.stream_events import (
     StreamAccepted,
@@ -237,7 +237,8 @@ class Link:
 
     def write_stream(self, stream: int, data: memoryview) -> int:
         """Seal and send bytes of a stream: how many were taken. None while others' bytes wait, or without credit."""
-        self._push()
+        if self.session.queued:
+            self._push()
         if self._unsent or not self.is_open:
             return 0
         if not self._scratch:
@@ -245,6 +246,8 @@ class Link:
         taken, size = self.session.write_stream(stream, data, trio.current_time(), self._scratch)
         if size:
             self._send_now(self._scratch[:size])
+        if self.session.streams.deadline < self._asleep_until:  # what is unsigned has to be signed within a second
+            self._wake_clock.set()
         return taken
 
     def may_write(self) -> bool:
@@ -375,7 +378,8 @@ class Link:
             count = 0
         finally:
             self._led = False
-            self._resting.unpark_all()
+            if self._resting:
+                self._resting.unpark_all()  # its turn comes when this task has gone on, and perhaps leads again
         if count is not None and not self._closed:
             self._context.run(self._take, count)
 
@@ -401,17 +405,20 @@ class Link:
 
     def _dispatch(self, events: list[Event]) -> None:
         """Tell what happened; what we owe goes out when all is told."""
+        only_data = True
         self._held += 1
         try:
             for event in events:
-                if isinstance(event, StreamData):
+                if type(event) is StreamData:
                     stream = self.streams.get(event.stream)
                     if stream is not None:
                         stream.on_data(event.data)
                 else:
+                    only_data = False
                     self._tell(event)
         finally:
             self._held -= 1
+        if not only_data or not events or self.session.queued:  # data alone moves no deadline forward
             self.kick()
 
     def _tell(self, event: Event) -> None:
@@ -428,4 +435,6 @@ class Link:
             self._room.unpark_all()
             for one in tuple(self.streams.values()):
                 one.link_ended()
+        if isinstance(event, MessageReceived):
+            self._connection.breathe()  # what was heard is read before more comes
         self._owner(self, event)

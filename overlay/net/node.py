@@ -250,6 +250,11 @@ class Node:
             replicator.peer_opened(link.peer.node_id)
         self._notify_peers()
 
+    def link_replaced(self, peer: NodeId) -> None:
+        """A link to this peer has ended, another one stays: heads are told again, and what it owed is asked for again."""
+        for replicator in self.replicators.values():
+            replicator.peer_opened(peer)
+
     def peer_down(self, peer: NodeId, link: Link) -> None:
         """There is no link to this peer any more."""
         name, node = _who(link)
@@ -318,7 +323,7 @@ class Node:
                 self._desk.on_call(link, calls, message, info_of(link))
             case FrameType.REPLY:
                 self._desk.on_reply(calls, message)
-            case FrameType.TRANSIENT:
+            case FrameType.TRANSIENT_BATCH:
                 self.parts.transient(body, info_of(link))
             case FrameType.HEADS | FrameType.WANT | FrameType.ITEMS:
                 chain_kind = _chain_kind(body)
@@ -369,14 +374,10 @@ class Node:
         else:
             stream.close()
 
-    def send_transient(self, raw: bytes) -> int:
-        """Push a message to every linked peer; how many took it."""
-        sent = 0
-        for link in tuple(self.pool.links.values()):
-            if link.is_open:
-                link.send(FrameType.TRANSIENT, 0, raw)
-                sent += 1
-        return sent
+    def send_transients(self, raw: bytes) -> None:
+        """Push a batch of transient publications to every linked peer."""
+        for peer in tuple(self.pool.links):
+            self._send_to(peer, FrameType.TRANSIENT_BATCH, raw)
 
     def _send_to(self, peer: NodeId, frame: FrameType, body: bytes) -> None:
         link = self.pool.links.get(peer)

@@ -23,6 +23,7 @@ from overlay.errors import StreamReset, Truncated
 from overlay.net.peer import PeerInfo
 from overlay.registry import ReplyStatus
 
+CREDIT_AFTER = 64 * 1024  # bytes: a quarter of the first window
 TURNS = 16  # sends or receives in a row without a turn of the event loop: our guess
 
 
@@ -107,6 +108,7 @@ class Stream(trio.abc.HalfCloseableStream):
         self._readable = ParkingLot()
         self._writable = ParkingLot()
         self._turns = 0
+        self._read = 0  # bytes that the peer has not been given credit for yet
 
     # --- what the link tells ----------------------------------------------------------------------------------------
 
@@ -216,6 +218,7 @@ class Stream(trio.abc.HalfCloseableStream):
                 if self._closed:
                     raise trio.ClosedResourceError("the stream was closed")
                 if self._ended is not None:
+                    self._give_credit()
                     return self._end(self._ended)
                 if self._broken is not None:
                     raise self._broken
@@ -228,8 +231,16 @@ class Stream(trio.abc.HalfCloseableStream):
             view = memoryview(chunk)
             self._chunks.appendleft(view[max_bytes:])
             chunk = view[:max_bytes]
-        self._link.consumed(self._id, len(chunk))
+        self._read += len(chunk)
+        if self._read >= CREDIT_AFTER:
+            self._give_credit()
         return bytes(chunk)
+
+    def _give_credit(self) -> None:
+        """Not for each few bytes: the peer has at least as much left."""
+        if self._read:
+            count, self._read = self._read, 0
+            self._link.consumed(self._id, count)
 
     @staticmethod
     def _end(ended: StreamEnded) -> bytes:
@@ -260,6 +271,7 @@ class Stream(trio.abc.HalfCloseableStream):
     def _end_here(self, status: ReplyStatus, text: str) -> None:
         self._link.reset_stream(self._id, status, text)  # nothing is said of one that is over: what is unread is forgotten
         self._closed = True
+        self._read = 0
         self._chunks.clear()
         self._readable.unpark_all()
         self._writable.unpark_all()

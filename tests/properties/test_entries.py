@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from audit.chain import ChainState, extend
 from audit.entry import parse_entry
-from audit.merkle import Tree, check_consistency, check_inclusion, consistency_proof, inclusion_proof, root_of
+from overlay.core.merkle import Tree, check_consistency, check_inclusion, consistency_proof, inclusion_proof, root_of
 from overlay.errors import Refused
 from tests.unit.audit.audit_kit import Writer, start_of
 from tests.unit.core.authority_kit import make_member, make_mesh

@@ -233,7 +233,7 @@ def recorded() -> tuple[bytes, bytes]:
     pair.alice.session.open_round(1)
     listen()
     pair.alice.session.change_credentials(local(LATER))
-    pair.alice.session.send(FrameType.TRANSIENT, 0, b"news", pair.now)
+    pair.alice.session.send(FrameType.TRANSIENT_BATCH, 0, b"news", pair.now)
     pair.now += 60.0
     pair.tick(pair.alice)
     listen()

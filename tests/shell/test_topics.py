@@ -7,6 +7,8 @@ import pytest
 import trio
 
 from overlay.app.api import NodeApi, TopicItem
+from overlay.app.subscriptions import TopicItems
+from overlay.core.batches import parse_proof
 from overlay.errors import UsageError
 from overlay.testing import mesh
 from tests.shell.folder_kit import enrolled, started
@@ -119,10 +121,41 @@ async def test_a_cancelled_wait_for_an_item_loses_nothing() -> None:
 
 async def test_a_subscriber_that_is_far_behind_loses_only_what_does_not_fit() -> None:
     async with mesh("alice") as (alice,), alice.subscribe("now") as slow, alice.subscribe("now") as quick:
-        for number in range(1100):
-            await alice.publish("now", b"%d" % number, transient=True)
-            assert (await anext(quick)).body == b"%d" % number
-        assert [(await anext(slow)).body for _ in range(1024)] == [b"%d" % number for number in range(1024)]
+        for number in range(300):  # of 32 KiB: more than the 8 MiB that may wait
+            body = number.to_bytes(4, "big") * 8192
+            await alice.publish("now", body, transient=True)
+            assert (await anext(quick)).body == body
+        assert isinstance(slow, TopicItems)
+        found = [(await anext(slow)).body[:4] for _ in range(300 - slow.dropped)]
+    assert 200 < len(found) < 300
+    assert found == [number.to_bytes(4, "big") for number in range(len(found))]
+
+
+async def test_many_at_once_arrive_whole_and_in_their_order_and_each_can_be_shown() -> None:
+    bodies = [b"%d" % number for number in range(5000)]
+    async with mesh("alice", "bob") as (alice, bob), bob.subscribe("now") as items:
+        await alice.publish("now", b"kept: now bob knows alice's log")
+        with trio.fail_after(20):
+            assert (await anext(items)).seq == 0
+            for body in bodies:
+                assert (await alice.publish("now", body, transient=True)).peers == 1
+            found = [await anext(items) for _ in bodies]
+        assert [item.body for item in found] == bodies
+        proof = parse_proof(found[-1].proof())
+        assert proof.message.endswith(bodies[-1])
+        assert proof.path  # it shared its signature with others
+
+
+async def test_what_was_published_last_leaves_before_the_node_ends(tmp_path: Path) -> None:
+    folders = enrolled(tmp_path, "alice", "bob")
+    async with started(folders[0]) as bob, bob.node.subscribe("now") as items:
+        async with started(folders[1], bob.node) as alice:
+            await alice.node.publish("now", b"kept")
+            with trio.fail_after(10):
+                await anext(items)
+            await alice.node.publish("now", b"goodbye", transient=True)
+        with trio.fail_after(10):
+            assert (await anext(items)).body == b"goodbye"
 
 
 @pytest.mark.parametrize(("topic", "size"), [("", 1), ("x" * 129, 1), ("news", 60 * 1024)])

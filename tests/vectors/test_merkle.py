@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from audit.merkle import check_consistency, check_inclusion
+from overlay.core.merkle import check_consistency, check_inclusion
 from overlay.errors import Refused
 
 pytestmark = pytest.mark.vectors

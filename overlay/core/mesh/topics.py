@@ -2,7 +2,7 @@
 
     publish {0:1, 1:from, 2:topic, 3:log_id16, 4:seq, 5:prev32, 6:hlc, 7:body}     COSE_Sign1, kid = H(endorsement)
 
-`item_hash` and `prev` are as in the audit log. A transient publication stands alone: it is pushed and never stored.
+`item_hash` and `prev` are as in the audit log. Transient publications are none of these: see `transients.py`.
 
 A chain carries no endorsements, unlike an audit log. They stand in the author's audit log, which every node holds, so a
 publication verifies while its author is away; one that comes before its author's log has come waits for it.
@@ -59,19 +59,19 @@ class Publication:
         return hlc_time(self.hlc)
 
 
-def topic_log_id(mesh_id: bytes, node_id: NodeId, audit_log_id: bytes, topic: str, *, transient: bool = False) -> bytes:
+def topic_log_id(mesh_id: bytes, node_id: NodeId, audit_log_id: bytes, topic: str) -> bytes:
     """The 16 bytes that name an author's chain on a topic for as long as its audit log goes on."""
-    label = Label.TRANSIENT if transient else Label.TOPIC
-    return sha256(label, mesh_id, node_id, audit_log_id, topic.encode())[:16]
+    return sha256(Label.TOPIC, mesh_id, node_id, audit_log_id, topic.encode())[:16]
 
 
 def check_topic(topic: str) -> None:
     """Raises UsageError for a name that no topic can have."""
-    if not _is_topic(topic):
+    if not is_topic(topic):
         raise UsageError(f"a topic has 1 to {TOPIC_MAX} bytes of printable text")
 
 
-def _is_topic(topic: str) -> bool:
+def is_topic(topic: str) -> bool:
+    """Whether a topic can have this name."""
     return topic.isprintable() and 0 < len(topic.encode()) <= TOPIC_MAX
 
 
@@ -99,7 +99,7 @@ def verify_publication(raw: bytes, *, mesh_id: bytes, author_of: AuthorOf) -> Pu
         raise Refused(Reason.WRONG_AUTHOR, "signed under an endorsement that we have not seen")
     payload = message.verify(author.message_public, aad=Label.PUBLISH + mesh_id)
     node_id, topic, log_id, seq, prev, hlc, body = _fields(payload)
-    if not _is_topic(topic):
+    if not is_topic(topic):
         raise Refused(Reason.MALFORMED, "the name of a topic")
     if node_id != author.node_id:
         raise Refused(Reason.WRONG_AUTHOR, "the author is not the endorsed node")
@@ -109,17 +109,6 @@ def verify_publication(raw: bytes, *, mesh_id: bytes, author_of: AuthorOf) -> Pu
     return Publication(
         author=author, topic=topic, log_id=log_id, seq=seq, prev=prev, hlc=hlc, body=body, hash=item_hash(raw)
     )
-
-
-def check_transient(one: Publication, mesh_id: bytes) -> None:
-    """What holds of a publication that stands alone.
-
-    Raises:
-        Refused: CHAIN_BROKEN for a number, prev or log id that none has.
-    """
-    ids = (topic_log_id(mesh_id, one.author.node_id, log, one.topic, transient=True) for log in one.author.logs)
-    if one.prev != GENESIS or one.seq != one.hlc or one.log_id not in ids:
-        raise Refused(Reason.CHAIN_BROKEN, "not a transient publication")
 
 
 def _fields(payload: bytes) -> list[Any]:

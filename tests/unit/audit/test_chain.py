@@ -7,7 +7,7 @@ import pytest
 
 from audit.bodies import Former, LogOpen, application, endorsement_body, make_body
 from audit.chain import ChainState, extend
-from audit.merkle import root_of
+from overlay.core.merkle import root_of
 from overlay.core.mesh.chains import hlc_of
 from overlay.core.trust import Credentials
 from overlay.errors import Refused

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit.merkle import (
+from overlay.core.merkle import (
     EMPTY_ROOT,
     Tree,
     check_consistency,

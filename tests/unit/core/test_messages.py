@@ -178,7 +178,7 @@ def test_a_message_of_another_mesh_is_refused(make: Any, read: Any) -> None:
         (read_call, Label.CALL, (ALICE.node_id, BOB.node_id, CALL_ID, H1, b"m", 7, b"")),
         (read_call, Label.CALL, (ALICE.node_id, BOB.node_id, CALL_ID, H1, "m", 7, b"", 1)),
         (read_reply, Label.REPLY, (ALICE.node_id, BOB.node_id, CALL_HASH, 0, 1, 0, b"")),
-        (read_reply, Label.REPLY, (ALICE.node_id, BOB.node_id, CALL_HASH, 0, True, 7, b"")),
+        (read_reply, Label.REPLY, (ALICE.node_id, BOB.node_id, CALL_HASH, 0, True, 8, b"")),
         (read_reply, Label.REPLY, (ALICE.node_id, BOB.node_id, CALL_HASH, 0, True, 256, b"")),
         (read_reply, Label.REPLY, (ALICE.node_id, BOB.node_id, CALL_HASH, 0, True, 0)),
     ],

@@ -18,7 +18,6 @@ from overlay.core.mesh.topics import (
     TopicCheck,
     TopicState,
     check_topic,
-    check_transient,
     sign_publication,
     topic_log_id,
     verify_publication,
@@ -290,24 +289,6 @@ def test_after_a_gap_the_chain_still_has_to_fit(check: TopicCheck) -> None:
     take(check, 0, raws[:2])
     assert refused(lambda: check.check(NEWS, ALICE.node_id, 4, [raws[5]])) is Reason.CHAIN_BROKEN
     assert refused(lambda: check.check(NEWS, ALICE.node_id, 4, [publish(seq=4, hlc=T0)])) is Reason.CHAIN_BROKEN
-
-
-# --- what is never stored ---------------------------------------------------------------------------------------------
-
-
-def transient(**fields: Any) -> Any:
-    log_id = topic_log_id(MESH.mesh_id, ALICE.node_id, AUDIT_LOG, "news", transient=True)
-    values: dict[str, Any] = {"log_id": log_id, "seq": T0} | fields
-    return verify(publish(**values))
-
-
-def test_a_transient_publication_stands_alone() -> None:
-    check_transient(transient(), MESH.mesh_id)
-
-
-@pytest.mark.parametrize("other", [{"seq": 1}, {"prev": b"\1" * 32}, {"log_id": NEWS}, {"topic": "olds"}])
-def test_what_is_chained_or_named_otherwise_is_no_transient_publication(other: dict[str, Any]) -> None:
-    assert refused(lambda: check_transient(transient(**other), MESH.mesh_id)) is Reason.CHAIN_BROKEN
 
 
 # --- clocks -----------------------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
-"""The tree over a log (RFC 9162, section 2.1; RFC 6962 has the same one): roots, proofs and their verification.
+"""The tree over a list (RFC 9162, section 2.1; RFC 6962 has the same one): roots, proofs and their verification.
 
 Leaves come in as leaf hashes, H(0x00 || entry); an inner node is H(0x01 || left || right). All hashes have 32 bytes.
 """
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
@@ -66,9 +67,26 @@ def _fold(edge: Sequence[bytes]) -> bytes:
     return node
 
 
+def levels_of(leaves: Sequence[bytes]) -> list[list[bytes]]:
+    """All nodes of the tree of these leaf hashes, level by level, leaves first; a node without a sibling moves up as it is.
+
+    Raises ValueError without leaves.
+    """
+    if not leaves:
+        raise ValueError("no leaves, no levels")
+    digest = hashlib.sha256  # called as it is: these lines are most of the cost of a batch of messages
+    level = list(leaves)
+    levels = [level]
+    while len(level) > 1:
+        above = [digest(b"\1" + left + right).digest() for left, right in zip(level[::2], level[1::2], strict=False)]
+        level = above + level[len(level) & ~1 :]
+        levels.append(level)
+    return levels
+
+
 def root_of(leaves: Sequence[bytes]) -> bytes:
     """The root of a list of leaf hashes."""
-    return Tree().extend(leaves).root
+    return levels_of(leaves)[-1][0] if leaves else EMPTY_ROOT
 
 
 # --- making proofs ----------------------------------------------------------------------------------------------------
@@ -81,12 +99,13 @@ def inclusion_proof(leaves: Sequence[bytes], index: int) -> tuple[bytes, ...]:
     """
     if not 0 <= index < len(leaves):
         raise ValueError("there is no such leaf")
-    if len(leaves) == 1:
-        return ()
-    split = _split(len(leaves))
-    if index < split:
-        return (*inclusion_proof(leaves[:split], index), root_of(leaves[split:]))
-    return (*inclusion_proof(leaves[split:], index - split), root_of(leaves[:split]))
+    return path_through(levels_of(leaves), index)
+
+
+def path_through(levels: Sequence[Sequence[bytes]], index: int) -> tuple[bytes, ...]:
+    """The same for levels that are there already: the siblings on the way up."""
+    places = ((level, index >> height ^ 1) for height, level in enumerate(levels[:-1]))
+    return tuple(level[place] for level, place in places if place < len(level))
 
 
 def consistency_proof(leaves: Sequence[bytes], first: int) -> tuple[bytes, ...]:
