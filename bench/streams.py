@@ -3,10 +3,10 @@
 import statistics
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import trio
 
+import overlay
 from bench import tls
 from bench.ends import Other, two_ends
 from bench.peer import ACK, BLOCK, PATTERN
@@ -29,7 +29,7 @@ async def _blocks(send: Send, size: int, total: int) -> None:
         await send(view[at : at + size])  # type: ignore[arg-type]  # all take any buffer
 
 
-async def _stream(peer: Any, *, signed: bool, total: int = BULK, handler: str = "sink") -> float:
+async def _stream(peer: overlay.Peer, *, signed: bool, total: int = BULK, handler: str = "sink") -> float:
     """GB/s from the first write until the other has all of it and the end."""
     async with peer.open_stream(handler, signed=signed) as stream:
         began = time.perf_counter()

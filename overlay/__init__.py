@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from overlay.errors import UsageError as UsageError
     from overlay.events import NodeEvent as NodeEvent
     from overlay.net.peer import Peer as Peer
-    from overlay.net.peer import PeerInfo as PeerInfo
-    from overlay.net.peer import Request as Request
+    from overlay.net.request import PeerInfo as PeerInfo
+    from overlay.net.request import Request as Request
     from overlay.net.statistics import NodeStatistics as NodeStatistics
     from overlay.net.stream import Stream as Stream
     from overlay.registry import Reason as Reason
@@ -49,7 +49,8 @@ _HOMES = {
         "RemoteError", "StateDamaged", "StateInUse", "StreamReset", "Truncated", "UsageError",
     ),
     "overlay.events": ("NodeEvent",),
-    "overlay.net.peer": ("Peer", "PeerInfo", "Request"),
+    "overlay.net.peer": ("Peer",),
+    "overlay.net.request": ("PeerInfo", "Request"),
     "overlay.net.statistics": ("NodeStatistics",),
     "overlay.net.stream": ("Stream",),
     "overlay.registry": ("Reason",),

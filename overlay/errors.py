@@ -36,7 +36,11 @@ class DeadlineExceeded(OverlayError):
 
 
 class RemoteError(OverlayError):
-    """The peer's handler failed; the message is the peer's."""
+    """The peer's handler failed; the message is the peer's, and `kind` names the exception there (empty: there was none)."""
+
+    def __init__(self, message: str, *, hint: str = "", kind: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.kind = kind
 
 
 class StreamReset(OverlayError):

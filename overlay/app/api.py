@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from overlay.core.keys import MeshId, NodeId
 from overlay.errors import UsageError
-from overlay.net.peer import Peer, PeerInfo
+from overlay.net.peer import Peer
+from overlay.net.request import PeerInfo
 from overlay.net.statistics import NodeStatistics
 
 

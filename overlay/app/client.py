@@ -1,16 +1,16 @@
 """A node in another process of this user: `connect_local()` gives it, with the contract of a node (api.py)."""
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 import trio
 
 from overlay.app import wire_json as wire
 from overlay.app.api import AuditApi, EntryReceipt, EntryView, Published, TopicItem
-from overlay.app.control_client import HOW_TO_START, Answers, Connection
+from overlay.app.control_client import HOW_TO_START, Connection, Items
 from overlay.app.control_socket import socket_address
 from overlay.core.keys import MeshId, NodeId
 from overlay.errors import HostLacks, UsageError
@@ -21,7 +21,6 @@ from overlay.store.state import StateFolder, default_location, holder
 
 START_TIMEOUT: Final = 5.0  # seconds from a node's lock to its socket: our guess, a slow TPM takes about 2
 START_POLL: Final = 0.05
-T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -69,21 +68,6 @@ async def _try_to_connect(folder: Path) -> trio.SocketStream | None:
         return None
     except OSError as error:
         raise HostLacks(f"cannot reach the node in {folder}: {error.strerror}", hint=HOW_TO_START) from None
-
-
-class _Read(Generic[T]):
-    """Items of a request as values."""
-
-    def __init__(self, answers: Answers, read: Callable[[Any], T]) -> None:
-        self._answers = answers
-        self._read = read
-
-    def __aiter__(self) -> "_Read[T]":
-        return self
-
-    async def __anext__(self) -> T:
-        item = await anext(self._answers)
-        return self._read(item) if isinstance(item, dict) else wire.malformed("item")
 
 
 class RemoteNode:
@@ -151,7 +135,7 @@ class RemoteNode:
         """See `NodeApi.subscribe`."""
         async with self._connection.request("subscribe", topic=topic) as answers:
             await anext(answers)  # it listens from now on
-            yield _Read(answers, wire.read_item)
+            yield Items(answers, lambda item: wire.read_item(_object(item)))
 
     async def status(self) -> NodeStatistics:
         """All figures at this moment."""
@@ -184,15 +168,15 @@ class RemoteAudit:
     async def read(self, *, node: str | None = None, last: int | None = None) -> list[EntryView]:
         """See `AuditApi.read`."""
         async with self._connection.request("audit.read", node=node, last=last) as answers:
-            return [entry async for entry in _Read(answers, wire.read_entry)]
+            return [entry async for entry in Items(answers, lambda item: wire.read_entry(_object(item)))]
 
     @asynccontextmanager
     async def follow(self) -> AsyncIterator[AsyncIterator[EntryView]]:
         """See `AuditApi.follow`."""
         async with self._connection.request("audit.follow") as answers:
             await anext(answers)  # it listens from now on
-            yield _Read(answers, wire.read_entry)
+            yield Items(answers, lambda item: wire.read_entry(_object(item)))
 
 
 def _object(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else wire.malformed("result")
+    return value if isinstance(value, dict) else wire.malformed("result or item")

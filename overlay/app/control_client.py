@@ -1,21 +1,23 @@
 """The client's end of the control socket: requests out, answers to whoever waits for them; `client.py` makes a node of it."""
 
 import math
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import trio
 
 from overlay.app import wire_json as wire
 from overlay.app.control_socket import CREDIT, LineReader
 from overlay.core.keys import NodeId
-from overlay.errors import HostLacks, OverlayError
+from overlay.errors import HostLacks, OverlayError, UsageError
 from overlay.net.peer import Peer
+from overlay.net.stream import Stream
 
 HELLO_TIMEOUT: Final = 5.0  # seconds; our guess: a node answers at once
 HOW_TO_START: Final = 'start it with "overlay run"'
+T = TypeVar("T")
 
 
 class Connection:
@@ -78,7 +80,7 @@ class Connection:
             wire.malformed("more items than there was credit for")
 
     def _set_peers(self, peers: list[Any]) -> None:
-        self.peers = tuple(Peer(wire.read_peer(one), self._call) for one in peers)
+        self.peers = tuple(Peer(wire.read_peer(one), self) for one in peers)
         self._notify()
 
     def _notify(self) -> None:
@@ -123,9 +125,33 @@ class Connection:
         """Queue a line. Raises Refused(TOO_LARGE)."""
         self._lines.send_nowait(wire.pack(message))
 
-    async def _call(self, peer: NodeId, method: str, body: bytes, timeout: float) -> bytes:  # noqa: ASYNC109
-        answer = await self.ask("call", node=str(peer), method=method, body=wire.base64_text(body), timeout=timeout)
-        return wire.bytes_of({"body": answer}, "body")
+    # --- calls (CallPort) -----------------------------------------------------------------------------------------------
+
+    async def call(self, peer: NodeId, method: str, body: bytes, timeout: float) -> bytes:  # noqa: ASYNC109
+        """See `Peer.call`."""
+        return _body(await self.ask("call", **_call_fields(peer, method, body, timeout)))
+
+    def open_stream(self, peer: NodeId, name: str, body: bytes, *, signed: bool) -> AbstractAsyncContextManager[Stream]:
+        """See `Peer.open_stream`; the control socket carries none."""
+        del peer, name, body, signed
+        raise UsageError("streams are not carried over the control socket", hint="open the node in this process: open_node()")
+
+    @asynccontextmanager
+    async def call_stream(
+        self, peer: NodeId, method: str, body: bytes, timeout: float  # noqa: ASYNC109
+    ) -> "AsyncIterator[AsyncIterator[bytes]]":
+        """See `Peer.call_stream`."""
+        async with self.request("call_stream", **_call_fields(peer, method, body, timeout)) as answers:
+            yield Items(answers, _body)
+
+
+def _call_fields(peer: NodeId, method: str, body: bytes, timeout: float) -> dict[str, Any]:
+    timeout = min(timeout, wire.SECONDS_MAX)
+    return {"node": str(peer), "method": method, "body": wire.base64_text(body), "timeout": timeout}
+
+
+def _body(value: Any) -> bytes:
+    return wire.bytes_of({"body": value}, "body")
 
 
 def _unasked(message: Mapping[str, Any], key: str, kind: type) -> Any:
@@ -177,3 +203,17 @@ class Answers:
         if self._taken % (CREDIT // 2) == 0:
             self._connection.send({"credit": self._number, "items": CREDIT // 2})
         return message["item"]
+
+
+class Items(Generic[T]):
+    """Items of a request as values."""
+
+    def __init__(self, answers: Answers, read: Callable[[Any], T]) -> None:
+        self._answers = answers
+        self._read = read
+
+    def __aiter__(self) -> "Items[T]":
+        return self
+
+    async def __anext__(self) -> T:
+        return self._read(await anext(self._answers))

@@ -6,6 +6,7 @@ from typing import Any, Final
 from overlay.app import wire_json as wire
 from overlay.app.api import NodeApi
 from overlay.errors import PeerUnreachable
+from overlay.net.peer import Peer
 
 Params = Mapping[str, Any]
 Item = Callable[[Any], Awaitable[None]]
@@ -21,11 +22,27 @@ async def _status(node: NodeApi, params: Params, item: Item) -> Any:
 
 
 async def _call(node: NodeApi, params: Params, item: Item) -> Any:
+    method, body, timeout = _call_of(params)
+    return wire.base64_text(await _peer_of(node, params).call(method, body, timeout=timeout))
+
+
+async def _call_stream(node: NodeApi, params: Params, item: Item) -> Any:
+    method, body, timeout = _call_of(params)
+    async with _peer_of(node, params).call_stream(method, body, timeout=timeout) as parts:
+        async for part in parts:
+            await item(wire.base64_text(part))
+
+
+def _call_of(params: Params) -> tuple[str, bytes, float]:
+    method = wire.text_of(params, "method", limit=NAME_MAX)
+    return method, wire.bytes_of(params, "body"), wire.seconds_of(params, "timeout")
+
+
+def _peer_of(node: NodeApi, params: Params) -> Peer:
     wanted = wire.node_id_of(params, "node")
     for peer in node.peers:
         if peer.node_id == wanted:
-            method, body = wire.text_of(params, "method", limit=NAME_MAX), wire.bytes_of(params, "body")
-            return wire.base64_text(await peer.call(method, body, timeout=wire.seconds_of(params, "timeout")))
+            return peer
     raise PeerUnreachable(f"there is no link to {wanted.short}", hint="`overlay status` shows who is linked")
 
 
@@ -67,6 +84,7 @@ async def _follow(node: NodeApi, params: Params, item: Item) -> Any:
 METHODS: Final[Mapping[str, Method]] = {
     "status": _status,
     "call": _call,
+    "call_stream": _call_stream,
     "publish": _publish,
     "subscribe": _subscribe,
     "audit.append": _append,

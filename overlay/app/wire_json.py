@@ -24,18 +24,19 @@ from overlay.errors import (
     StateDamaged,
     UsageError,
 )
-from overlay.net.peer import PeerInfo
+from overlay.net.request import PeerInfo
 from overlay.net.statistics import ChainStatistics, LinkStatistics, NodeStatistics
 from overlay.registry import Reason
 
 LINE_MAX: Final = 4 * 1024 * 1024  # a body of 1 MiB takes 1.4 MiB as base64; the status of a large mesh less
 DEPTH_MAX: Final = 64  # our guess
+SECONDS_MAX: Final = 86_400.0  # our guess: nobody waits longer than a day
 
 # The classes that travel as what they are; all others arrive as OverlayError.
 _CLASSES: Final = {
     cls.__name__: cls
     for cls in (
-        PeerUnreachable, DeadlineExceeded, RemoteError, NotAllowed, CheckFailed, UsageError, HostLacks, StateDamaged
+        PeerUnreachable, DeadlineExceeded, NotAllowed, CheckFailed, UsageError, HostLacks, StateDamaged
     )
 }
 
@@ -121,7 +122,7 @@ def number_of(message: Mapping[str, Any], key: str) -> int:
 def seconds_of(message: Mapping[str, Any], key: str) -> float:
     """Positive seconds, at most a day. Raises Refused(MALFORMED)."""
     value = message.get(key)
-    good = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 86_400
+    good = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= SECONDS_MAX
     return float(value) if good and value is not None else malformed(key)
 
 
@@ -271,6 +272,8 @@ def error_fields(error: OverlayError) -> dict[str, Any]:
     found: dict[str, Any] = {"class": type(error).__name__, "message": str(error), "hint": error.hint}
     if isinstance(error, Refused):
         found |= {"reason": error.reason.name, "detail": error.detail}
+    if isinstance(error, RemoteError):
+        found["kind"] = error.kind
     return found
 
 
@@ -281,4 +284,6 @@ def read_error(value: Any) -> OverlayError:
     name, message, hint = text_of(value, "class"), text_of(value, "message", limit=LINE_MAX), str(value.get("hint", ""))
     if name == "Refused" and value.get("reason") in Reason.__members__:
         return Refused(Reason[value["reason"]], str(value.get("detail", "")), hint=hint)
+    if name == "RemoteError":
+        return RemoteError(message, hint=hint, kind=str(value.get("kind", "")))
     return _CLASSES.get(name, OverlayError)(message, hint=hint)

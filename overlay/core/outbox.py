@@ -44,15 +44,10 @@ class Outbox:
 
     def __init__(self) -> None:
         self._lanes: dict[Lane, deque[list[bytes]]] = {}  # a message is a list of packed frames; no lane is empty
-        self._waiting = 0
+        self.queued = 0  # bytes that wait to be sealed or taken
         self._telemetry = 0
         self._out = bytearray()
         self._sealer: Sealer | None = None
-
-    @property
-    def queued(self) -> int:
-        """Bytes that wait to be sealed or taken."""
-        return self._waiting + len(self._out)
 
     @property
     def sealer(self) -> Sealer:
@@ -72,13 +67,14 @@ class Outbox:
     def raw(self, data: bytes) -> None:
         """Bytes of the handshake."""
         self._out += data
+        self.queued += len(data)
 
     def put(self, kind: FrameType, stream: int, body: bytes) -> None:
         """Queue a message in the lane of its type."""
         lane = _LANES.get(kind, Lane.CONTROL)
         message = pack_message(kind, stream, body)
         self._lanes.setdefault(lane, deque()).append(message)
-        self._waiting += _size(message)
+        self.queued += _size(message)
         if lane is Lane.TELEMETRY:
             self._telemetry += _size(message)
             while self._telemetry > TELEMETRY_QUEUE_MAX and len(self._lanes[lane]) > 1:
@@ -97,6 +93,7 @@ class Outbox:
         if not self._out:
             return b""
         data, self._out = self._out, bytearray()
+        self.queued -= len(data)
         return bytes(data)
 
     def seal_pieces(self, pieces: Iterable[Piece]) -> None:
@@ -150,7 +147,7 @@ class Outbox:
         message = messages.popleft()
         if not messages:
             del self._lanes[lane]
-        self._waiting -= _size(message)
+        self.queued -= _size(message)
         if lane is Lane.TELEMETRY:
             self._telemetry -= _size(message)
         return message
@@ -158,7 +155,9 @@ class Outbox:
     def _seal(self, frames: Iterable[bytes]) -> None:
         plaintexts = coalesce(frames)
         if plaintexts:
-            self._out += self.sealer.seal_all(plaintexts)
+            sealed = self.sealer.seal_all(plaintexts)
+            self._out += sealed
+            self.queued += len(sealed)
 
 
 def _size(message: list[bytes]) -> int:

@@ -115,20 +115,15 @@ class Session:
         self._reassembler = Reassembler(_limit_of)
         self._stream = -1 if role is Role.OPENER else 0
         self._side: Opener | Responder | None = None
-        self._state = State.AWAIT_HELLO
+        self.state = State.AWAIT_HELLO  # where the link is in its life; nobody else changes it
         if role is Role.OPENER:
             self._side = side = Opener(config.handshake)
-            self._state = State.AWAIT_MESSAGE_2
+            self.state = State.AWAIT_MESSAGE_2
             self._outbox.raw(side.first_bytes)
         else:
             self._side = Responder(config.handshake)
 
     # --- what can be seen -------------------------------------------------------------------------------------------
-
-    @property
-    def state(self) -> State:
-        """Where the link is in its life."""
-        return self._state
 
     @property
     def peer(self) -> VerifiedPeer | None:
@@ -163,11 +158,11 @@ class Session:
     @property
     def deadline(self) -> float:
         """When `tick` is due; math.inf for never."""
-        if self._state is State.CLOSED:
+        if self.state is State.CLOSED:
             return math.inf
-        if self._state in HANDSHAKE:
+        if self.state in HANDSHAKE:
             return self._began + limits.HANDSHAKE_TIMEOUT
-        if self._state in ADMISSION:
+        if self.state in ADMISSION:
             return self._began + limits.ADMISSION_TIMEOUT
         assert self._lease is not None
         return min(
@@ -179,7 +174,7 @@ class Session:
 
     def receive(self, data: bytes | bytearray | memoryview, now: float) -> list[Event]:
         """Bytes from the peer. A writable buffer is overwritten, and may be used again afterwards."""
-        if self._state is State.CLOSED:
+        if self.state is State.CLOSED:
             return []
         self._events = []
         try:
@@ -191,7 +186,7 @@ class Session:
     def eof(self, now: float) -> list[Event]:
         """The connection ended. Without a GOODBYE before it, that is a failure: truncation shows."""
         del now
-        return self._run(lambda: _lost(self._state))
+        return self._run(lambda: _lost(self.state))
 
     def tick(self, now: float) -> list[Event]:
         """Time in."""
@@ -213,13 +208,13 @@ class Session:
 
     def open_round(self, number: int) -> None:
         """Lead a round on this link: ATTEST_OPEN goes out. Nothing happens unless the link is open."""
-        if self._state is State.OPEN:
+        if self.state is State.OPEN:
             self._rounds.opened(number)
             self._send(FrameType.ATTEST_OPEN, rounds.pack_round(number))
 
     def send_evidence(self, number: int, evidence: Evidence) -> None:
         """Our evidence for a round. Nothing happens unless the link is open."""
-        if self._state is State.OPEN:
+        if self.state is State.OPEN:
             self._send(FrameType.EVIDENCE, rounds.pack_evidence(number, evidence))
 
     def change_credentials(self, identity: LocalIdentity) -> None:
@@ -227,7 +222,7 @@ class Session:
         if identity.node_id != self._identity.node_id:
             raise LocalProtocolError("credentials of another node")
         self._next_identity = identity  # the handshake and the proofs keep the one that they began with
-        if self._state is State.OPEN:
+        if self.state is State.OPEN:
             self._show_credentials(identity)
 
     def next_stream(self) -> int:
@@ -237,8 +232,8 @@ class Session:
 
     def send(self, frame: FrameType, stream: int, body: bytes, now: float) -> None:
         """Queue an application message; once the lease has run out it is dropped. Raises LocalProtocolError unless open."""
-        if self._state is not State.OPEN or frame not in APPLICATION:
-            raise LocalProtocolError(f"{frame.name} in state {self._state.name}")
+        if self.state is not State.OPEN or frame not in APPLICATION:
+            raise LocalProtocolError(f"{frame.name} in state {self.state.name}")
         if self._lease is None or now >= self._lease.ends:
             return
         self._outbox.put(frame, stream, body)
@@ -246,14 +241,14 @@ class Session:
 
     def probe(self, now: float, within: float) -> None:
         """Ask for a sign of life; without one the link fails as DEAD."""
-        if self._state is State.OPEN:
+        if self.state is State.OPEN:
             self._liveness.probe(now, within)
             self._heard_at = -math.inf  # a record that comes in this very moment counts
             self._ping(now)
 
     def woke(self, now: float, within: float) -> None:
         """This machine has slept: fresh keys at once, and a sign of life, or the link is dead."""
-        if self._state is State.OPEN:
+        if self.state is State.OPEN:
             self._rekey.woke(now)
             self.probe(now, within)
 
@@ -268,7 +263,7 @@ class Session:
     # --- one guard around every verb --------------------------------------------------------------------------------
 
     def _run(self, step: Callable[[], None]) -> list[Event]:
-        if self._state is State.CLOSED:
+        if self.state is State.CLOSED:
             return []
         self._events = []
         try:
@@ -280,7 +275,7 @@ class Session:
     def _fail(self, error: Refused) -> None:
         """The end of the link: tell the peer, if it is known, and then us."""
         if self._keyed and error.reason is not Reason.LOST:
-            if self._state in ADMISSION and self._appraisal is None:
+            if self.state in ADMISSION and self._appraisal is None:
                 self._send(FrameType.VERDICT, pack_verdict(error.reason))
             self._outbox.put_last(FrameType.GOODBYE, pack_goodbye(error.reason))
         self._end(Failed(error.reason, error.detail))
@@ -292,14 +287,14 @@ class Session:
 
     def _end(self, event: Closed | Failed) -> None:
         self._lease = None
-        self._state = after(self._state, Step.CLOSE)
+        self.state = after(self.state, Step.CLOSE)
         self._events.append(event)
 
     # --- bytes ------------------------------------------------------------------------------------------------------
 
     def _take(self, data: bytes | bytearray | memoryview, now: float) -> None:
         self._reader.feed(data)
-        if self._state is State.AWAIT_HELLO and self._hello is None:
+        if self.state is State.AWAIT_HELLO and self._hello is None:
             self._hello = self._reader.take(limits.HELLO_SIZE)
             if self._hello is None:
                 return
@@ -310,7 +305,7 @@ class Session:
 
     def _take_records(self, now: float) -> None:
         reader = self._reader
-        while reader.buffered and self._state is not State.CLOSED:
+        while reader.buffered and self.state is not State.CLOSED:
             record = reader.next_record()
             if record is None:
                 return
@@ -318,7 +313,7 @@ class Session:
                 self._handshake(bytes(record), now)
                 continue
             plaintext = self._open(record, now)
-            bulk = stream_data(plaintext) if self._state is State.OPEN and self._must_begin is None else None
+            bulk = stream_data(plaintext) if self.state is State.OPEN and self._must_begin is None else None
             if bulk is None:
                 self._hand_over_bulk(now)
                 self._frames(plaintext, now)
@@ -333,7 +328,8 @@ class Session:
         """Data of one stream, from one record after the other, is one piece: less work for all above."""
         if self._bulk:
             data, self._bulk = b"".join(self._bulk), []
-            self._events += self.streams.receive(FrameType.STREAM_DATA, self._bulk_stream, data, now)  # owes no answer
+            streams = self._streams or self.streams
+            self._events += streams.receive(FrameType.STREAM_DATA, self._bulk_stream, data, now)  # owes no answer
 
     def _handshake(self, message: bytes, now: float) -> None:
         side, hello = self._side, self._hello
@@ -345,7 +341,7 @@ class Session:
         assert side is not None
         if hello is not None:
             self._outbox.raw(side.message_1(hello, message))
-            self._hello, self._state = None, after(self._state, Step.GOT_HELLO)
+            self._hello, self.state = None, after(self.state, Step.GOT_HELLO)
         else:
             self._agree(side.message_3(message), Step.GOT_MESSAGE_3, now)
 
@@ -367,7 +363,7 @@ class Session:
         self._side = None
         self._reader.maximum = limits.RECORD_MAX
         self._keyed = True
-        self._state = after(self._state, step)
+        self.state = after(self.state, step)
         self._events.append(PeerIdentified(peer))
         self._send(FrameType.CHALLENGE, self._challenge().pack())
 
@@ -386,8 +382,9 @@ class Session:
             self._heard_at = now
             self._liveness.heard(now)
             self._rekey.heard(now)
-        if self._state is State.OPEN:
-            self._check_lease(now)
+        lease = self._lease
+        if lease is not None and now >= lease.ends and self.state is State.OPEN:
+            lease.check(now)
         return plaintext
 
     def _frames(self, plaintext: memoryview, now: float) -> None:
@@ -399,7 +396,7 @@ class Session:
             if self._must_begin is not None:
                 raise Refused(Reason.UNEXPECTED_FRAME, "DONE is the last frame under a key")
             self._frame(frame, now)
-            if self._state is State.CLOSED:
+            if self.state is State.CLOSED:
                 return
         if self.queued > limits.SEND_QUEUE_MAX + limits.MESSAGE_MAX:
             raise Refused(Reason.SLOW_CONSUMER, "asks faster than it takes the answers")
@@ -414,14 +411,14 @@ class Session:
             raise Refused(Reason.MALFORMED, f"{kind.name} in parts or on a stream")
         if kind is FrameType.GOODBYE:
             self._goodbye(unpack_goodbye(body))
-        elif self._state is State.AWAIT_CHALLENGE and kind is FrameType.CHALLENGE:
+        elif self.state is State.AWAIT_CHALLENGE and kind is FrameType.CHALLENGE:
             self._on_challenge(Challenge.unpack(body))
-        elif self._state in ADMISSION - {State.AWAIT_CHALLENGE} and kind is FrameType.PROOF:
+        elif self.state in ADMISSION - {State.AWAIT_CHALLENGE} and kind is FrameType.PROOF:
             self._on_proof(body, now)
-        elif self._state in ADMISSION - {State.AWAIT_CHALLENGE} and kind is FrameType.VERDICT:
+        elif self.state in ADMISSION - {State.AWAIT_CHALLENGE} and kind is FrameType.VERDICT:
             self._on_verdict(unpack_verdict(body), now)
-        elif self._state is not State.OPEN:
-            raise Refused(Reason.UNEXPECTED_FRAME, f"{kind.name} in state {self._state.name}")
+        elif self.state is not State.OPEN:
+            raise Refused(Reason.UNEXPECTED_FRAME, f"{kind.name} in state {self.state.name}")
         else:
             self._open_frame(kind, frame, now)
 
@@ -463,7 +460,7 @@ class Session:
                 raise Refused(Reason.UNEXPECTED_FRAME, f"{kind.name} on an open link")
 
     def _goodbye(self, reason: Reason) -> None:
-        if self._state is State.OPEN:
+        if self.state is State.OPEN:
             self._end(Closed(reason, by_peer=True))
         else:
             self._end(Failed(reason, "the peer ended the link before it was open", by_peer=True))
@@ -474,7 +471,7 @@ class Session:
         if challenge.start_id != self._peer.start_id:
             raise Refused(Reason.BAD_ENDORSEMENT, "CHALLENGE names another start than the endorsement")
         common_kind(self._config.evidence_kind, challenge.kinds)
-        self._state = after(self._state, Step.GOT_CHALLENGE)
+        self.state = after(self.state, Step.GOT_CHALLENGE)
         self._their_challenge = challenge
         self._events.append(EvidenceWanted(self._binding(self.role, challenge.nonce)))
 
@@ -494,7 +491,7 @@ class Session:
         evidence = Proof.verify(body, facts, self._peer.message_public)
         binding = self._binding(self.role.peer, self._own_nonce)
         appraisal = self._appraise(evidence, binding, None)
-        state = after(self._state, Step.SENT_VERDICT_OK)
+        state = after(self.state, Step.SENT_VERDICT_OK)
         self._grant(appraisal, now, since=now)
         self._appraisal = appraisal
         self._send(FrameType.VERDICT, pack_verdict(None))
@@ -505,12 +502,12 @@ class Session:
         if refusal is not None:
             self._end(Failed(refusal, "the peer refused us", by_peer=True))
             return
-        if not self._proof_sent or self._state is State.ADMITTED_US:
+        if not self._proof_sent or self.state is State.ADMITTED_US:
             raise Refused(Reason.UNEXPECTED_FRAME, "VERDICT without PROOF, or a second one")
-        self._move(after(self._state, Step.GOT_VERDICT_OK))
+        self._move(after(self.state, Step.GOT_VERDICT_OK))
 
     def _move(self, state: State) -> None:
-        self._state = state
+        self.state = state
         challenge, appraisal = self._their_challenge, self._appraisal
         if state is State.OPEN and challenge is not None and appraisal is not None:
             self._events.append(Opened(self._peer, appraisal, challenge.has_link))
@@ -601,13 +598,13 @@ class Session:
     # --- time -------------------------------------------------------------------------------------------------------
 
     def _on_time(self, now: float) -> None:
-        if self._state in HANDSHAKE:
+        if self.state in HANDSHAKE:
             if now >= self._began + limits.HANDSHAKE_TIMEOUT:
                 _refuse(Reason.TIMEOUT, "handshake")
             return
-        if self._state in ADMISSION and now >= self._began + limits.ADMISSION_TIMEOUT:
+        if self.state in ADMISSION and now >= self._began + limits.ADMISSION_TIMEOUT:
             _refuse(Reason.TIMEOUT, "admission")
-        if self._state is State.OPEN:
+        if self.state is State.OPEN:
             self._on_open_time(now)
             self._act(self._rekey.tick(now))
 
@@ -632,8 +629,8 @@ class Session:
     @property
     def streams(self) -> Streams:
         """The streams of this link. After any use of them call `stirred`. Raises LocalProtocolError unless open."""
-        if self._state is not State.OPEN:
-            raise LocalProtocolError(f"streams in state {self._state.name}")
+        if self.state is not State.OPEN:
+            raise LocalProtocolError(f"streams in state {self.state.name}")
         if self._streams is None:
             config = self._config.handshake
             context = StreamContext(

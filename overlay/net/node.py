@@ -5,7 +5,7 @@ What it is made of comes in as `NodeParts`; `overlay/app/compose.py` makes them 
 
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -62,10 +62,11 @@ from overlay.net.attester import Attester, renewal_due
 from overlay.net.background import background
 from overlay.net.desk import CallDesk
 from overlay.net.link import Link
-from overlay.net.peer import Handler, Peer, PeerInfo
+from overlay.net.peer import Peer
 from overlay.net.pool import Pool
 from overlay.net.ports import Finder
 from overlay.net.replicator import ChainKeeper, Replicator
+from overlay.net.request import Handler, PeerInfo
 from overlay.net.statistics import LinkStatistics
 from overlay.net.stream import Stream
 from overlay.net.wake import wait_wake
@@ -115,7 +116,7 @@ class Node:
         self._observers = list(observers)
         self._seen_hellos = SeenEphemerals()
         self._seen_calls = SeenCalls()
-        self._desk = CallDesk(parts.services, nursery)
+        self._desk = CallDesk(parts.services, nursery, parts.calendar)
         self._attester = Attester(
             parts.identity, prover=parts.prover, renew=parts.renew,
             renewal_due=lambda identity: renewal_due(identity, parts.calendar().timestamp()),
@@ -323,6 +324,10 @@ class Node:
                 self._desk.on_call(link, calls, message, info_of(link))
             case FrameType.REPLY:
                 self._desk.on_reply(calls, message)
+            case FrameType.CANCEL:
+                self._desk.on_cancel(link, calls, message)
+            case FrameType.REPLY_CREDIT:
+                self._desk.on_credit(calls, message)
             case FrameType.TRANSIENT_BATCH:
                 self.parts.transient(body, info_of(link))
             case FrameType.HEADS | FrameType.WANT | FrameType.ITEMS:
@@ -334,8 +339,13 @@ class Node:
 
     async def call(self, peer: NodeId, method: str, body: bytes, timeout: float) -> bytes:  # noqa: ASYNC109
         """See `Peer.call`."""
-        at = self.parts.calendar().timestamp()
-        return await self._desk.call(self.pool.links.get(peer), peer, method, body, timeout, at)
+        return await self._desk.call(self.pool.links.get(peer), peer, method, body, timeout)
+
+    def call_stream(
+        self, peer: NodeId, method: str, body: bytes, timeout: float
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """See `Peer.call_stream`."""
+        return self._desk.call_stream(self.pool.links.get(peer), peer, method, body, timeout)
 
     @asynccontextmanager
     async def open_stream(self, peer: NodeId, name: str, body: bytes, *, signed: bool) -> AsyncIterator[Stream]:
@@ -402,7 +412,7 @@ class Node:
     def peers(self) -> tuple[Peer, ...]:
         """The linked members, by name."""
         links = [link for link in self.pool.links.values() if link.is_open]
-        return tuple(sorted((Peer(info_of(link), self.call) for link in links), key=lambda peer: peer.name))
+        return tuple(sorted((Peer(info_of(link), self) for link in links), key=lambda peer: peer.name))
 
     def info_of(self, node_id: NodeId, name: str) -> PeerInfo:
         """What is known of a node now; the level of one that is not linked is 0."""
@@ -445,7 +455,20 @@ async def run_node(
 
 
 async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:
-    """Listen on both families at one port where the host is "::" and IPv6 works, else on the one given."""
+    """Listen on both families at one port where the host is "::" and IPv6 works, else on the one given.
+
+    Raises:
+        HostLacks: another program has that port, or the address is not of this machine.
+    """
+    try:
+        return await _listen(host, port)
+    except OSError as error:
+        hint = "another program may use it, or it is not of this machine: choose another with --listen"
+        raise HostLacks(f"cannot listen on port {port} of {host}: {error.strerror or error}", hint=hint) from None
+
+
+async def _listen(host: str, port: int) -> list[trio.SocketListener]:
+    """Raises OSError."""
     if host != "::":
         return await trio.open_tcp_listeners(port, host=host)
     try:

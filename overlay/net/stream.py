@@ -20,7 +20,7 @@ from overlay.core.stream_events import (
     StreamSigned,
 )
 from overlay.errors import StreamReset, Truncated
-from overlay.net.peer import PeerInfo
+from overlay.net.request import PeerInfo
 from overlay.registry import ReplyStatus
 
 CREDIT_AFTER = 64 * 1024  # bytes: a quarter of the first window
@@ -153,7 +153,11 @@ class Stream(trio.abc.HalfCloseableStream):
             trio.ClosedResourceError, trio.BusyResourceError: as other trio streams.
         """
         with self._sending:
-            await self._turn()
+            self._turns += 1
+            if self._turns % TURNS:
+                await trio.lowlevel.checkpoint_if_cancelled()
+            else:
+                await trio.lowlevel.checkpoint()
             self._check_sending()
             left = memoryview(data).cast("B")
             while left:

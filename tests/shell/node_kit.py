@@ -16,7 +16,7 @@ from overlay.core.identity import LocalIdentity
 from overlay.core.limits import AttestTimes, RekeyTimes
 from overlay.events import NodeEvent
 from overlay.net.node import Node, NodeParts, run_node
-from overlay.net.peer import PeerInfo, Request
+from overlay.net.request import PeerInfo, Request
 from overlay.net.system import SystemChance, wall_clock
 from overlay.registry import EvidenceKind
 from tests.unit.core.authority_kit import Mesh, make_member, make_mesh

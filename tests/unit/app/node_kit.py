@@ -13,7 +13,8 @@ from overlay.app.client import RemoteNode, connect_local
 from overlay.app.control import serve_control
 from overlay.core.keys import MeshId, NodeId
 from overlay.errors import OverlayError
-from overlay.net.peer import Peer, PeerInfo
+from overlay.net.peer import Peer
+from overlay.net.request import PeerInfo
 from overlay.net.statistics import ChainStatistics, LinkStatistics, NodeStatistics
 from overlay.store.state import StateFolder
 
@@ -76,6 +77,7 @@ class FakeNode:
         self.failure: OverlayError | None = None
         self.asked: list[tuple[str, float]] = []
         self.pushed = 0
+        self.letters = 0
         self._infos: tuple[PeerInfo, ...] = ()
         self._changed = trio.Event()
         self._items: trio.Event = trio.Event()
@@ -84,7 +86,7 @@ class FakeNode:
 
     @property
     def peers(self) -> tuple[Peer, ...]:
-        return tuple(Peer(info, self._call) for info in self._infos)
+        return tuple(Peer(info, self) for info in self._infos)
 
     def set_peers(self, *infos: PeerInfo) -> None:
         self._infos = infos
@@ -94,7 +96,7 @@ class FakeNode:
     async def wait_peers_change(self) -> None:
         await self._changed.wait()
 
-    async def _call(self, peer: NodeId, method: str, body: bytes, timeout: float) -> bytes:
+    async def call(self, peer: NodeId, method: str, body: bytes, timeout: float) -> bytes:
         self.asked.append((method, timeout))
         if self.failure is not None:
             raise self.failure
@@ -104,6 +106,24 @@ class FakeNode:
             finally:
                 self.cancelled.set()
         return body.upper()
+
+    @asynccontextmanager
+    async def call_stream(
+        self, peer: NodeId, method: str, body: bytes, timeout: float
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The body in capitals, letter by letter, and then what `call` says."""
+
+        async def letters() -> AsyncIterator[bytes]:
+            for letter in body.upper():
+                self.letters += 1
+                yield bytes([letter])
+            if method != "letters":
+                await self.call(peer, method, body, timeout)
+
+        try:
+            yield letters()
+        finally:
+            self.cancelled.set()
 
     async def wait_peer(self, name: str) -> Peer:
         raise NotImplementedError

@@ -11,7 +11,7 @@ from overlay.app.api import TopicItem
 from overlay.app.subscriptions import AT_ONCE, ITEM_COST, WAITING_MAX, Delivery, Subscription, TopicItems
 from overlay.core.keys import NodeId
 from overlay.errors import UsageError
-from overlay.net.peer import PeerInfo
+from overlay.net.request import PeerInfo
 
 AUTHOR = PeerInfo(NodeId(bytes(32)), "alice", (), 1)
 AT = datetime(2026, 1, 1, tzinfo=UTC)

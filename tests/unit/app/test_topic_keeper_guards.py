@@ -15,7 +15,7 @@ from overlay.core.mesh.chains import hlc_of
 from overlay.core.mesh.topics import Author, TopicCheck, verify_publication
 from overlay.core.mesh.transients import KIND, make_transient, topic_prefix, verify_transient
 from overlay.errors import Refused
-from overlay.net.peer import PeerInfo
+from overlay.net.request import PeerInfo
 from overlay.registry import Reason
 from overlay.store.topics import TopicStore
 from tests.unit.core.authority_kit import Member, make_member, make_mesh

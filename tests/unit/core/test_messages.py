@@ -1,6 +1,8 @@
 """Signed calls and replies: what is covered, and that no kind of signed thing passes for another."""
 
+import math
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import permutations
 from typing import Any
 
@@ -19,7 +21,25 @@ from overlay.core.evidence import Binding, Evidence
 from overlay.core.keys import Ed25519Signer, NodeId
 from overlay.core.mesh.chains import hlc_of
 from overlay.core.mesh.topics import Author, sign_publication, topic_log_id, verify_publication
-from overlay.core.messages import METHOD_MAX, Call, sign_call, sign_reply, verify_call, verify_reply
+from overlay.core.messages import (
+    FAILURE_KIND_MAX,
+    FAILURE_TEXT_MAX,
+    METHOD_MAX,
+    NO_DEADLINE,
+    Call,
+    deadline_of,
+    pack_cancel,
+    pack_credit,
+    pack_failure,
+    seconds_left,
+    sign_call,
+    sign_reply,
+    unpack_cancel,
+    unpack_credit,
+    unpack_failure,
+    verify_call,
+    verify_reply,
+)
 from overlay.core.policy import verify_policy
 from overlay.core.wire import make_map, parse_sign1, sha256, sign1
 from overlay.errors import Refused
@@ -77,9 +97,10 @@ def test_a_call_is_read_as_it_was_signed(method: str, body: bytes, deadline: int
 
 @pytest.mark.parametrize("status", ReplyStatus)
 def test_a_reply_is_read_as_it_was_signed(status: ReplyStatus) -> None:
-    found = read_reply(reply(status=status))
+    body = pack_failure("ValueError", "no")
+    found = read_reply(reply(status=status, body=body))
     assert (found.sender, found.call_hash, found.index, found.final) == (ALICE.node_id, CALL_HASH, 0, True)
-    assert (found.status, found.body) == (status, b"HI")
+    assert (found.status, found.body) == (status, body)
 
 
 def test_a_body_of_one_mebibyte_fits() -> None:
@@ -179,6 +200,7 @@ def test_a_message_of_another_mesh_is_refused(make: Any, read: Any) -> None:
         (read_call, Label.CALL, (ALICE.node_id, BOB.node_id, CALL_ID, H1, "m", 7, b"", 1)),
         (read_reply, Label.REPLY, (ALICE.node_id, BOB.node_id, CALL_HASH, 0, 1, 0, b"")),
         (read_reply, Label.REPLY, (ALICE.node_id, BOB.node_id, CALL_HASH, 0, True, 8, b"")),
+        (read_reply, Label.REPLY, (ALICE.node_id, BOB.node_id, CALL_HASH, 0, True, 1, b"ValueError")),
         (read_reply, Label.REPLY, (ALICE.node_id, BOB.node_id, CALL_HASH, 0, True, 256, b"")),
         (read_reply, Label.REPLY, (ALICE.node_id, BOB.node_id, CALL_HASH, 0, True, 0)),
     ],
@@ -192,6 +214,49 @@ def test_a_signed_payload_of_another_form_is_refused(read: Any, label: bytes, fi
 def test_a_message_above_its_limit_is_refused_unread(make: Any, read: Any) -> None:
     del make
     assert reason_of(read, b"\xd2" + bytes(limits.MESSAGE_MAX)) is Reason.TOO_LARGE
+
+
+# --- failures, cancellations, credit, deadlines -----------------------------------------------------------------------
+
+
+@given(st.text(max_size=200), st.text(max_size=5000))
+def test_a_failure_is_cut_to_its_limits_and_read_again(kind: str, text: str) -> None:
+    found_kind, found_text = unpack_failure(pack_failure(kind, text))
+    assert kind.startswith(found_kind) and text.startswith(found_text)
+    assert min(len(kind.encode()), FAILURE_KIND_MAX - 3) <= len(found_kind.encode()) <= FAILURE_KIND_MAX
+    assert min(len(text.encode()), FAILURE_TEXT_MAX - 3) <= len(found_text.encode()) <= FAILURE_TEXT_MAX
+
+
+def test_a_failure_whose_text_is_not_unicode_can_be_told_too() -> None:
+    assert unpack_failure(pack_failure("OSError", "\ud800/etc")) == ("OSError", "?/etc")
+
+
+@given(st.binary(min_size=32, max_size=32), st.integers(0, 2**64 - 1))
+def test_a_cancellation_and_credit_are_read_as_they_were_packed(token: bytes, credit: int) -> None:
+    assert unpack_cancel(pack_cancel(token)) == token
+    assert unpack_credit(pack_credit(token, credit)) == (token, credit)
+
+
+@pytest.mark.parametrize("read", [unpack_cancel, unpack_credit, unpack_failure])
+@given(st.binary(max_size=100))
+def test_any_bytes_instead_are_refused_at_most(read: Callable[[bytes], object], body: bytes) -> None:
+    with suppress(Refused):
+        read(body)
+
+
+@pytest.mark.parametrize("token", [b"", bytes(31), bytes(33)])
+def test_a_cancellation_or_credit_of_something_that_is_no_hash_is_refused(token: bytes) -> None:
+    assert reason_of(unpack_cancel, pack_cancel(token)) is Reason.MALFORMED
+    assert reason_of(unpack_credit, pack_credit(token, 1)) is Reason.MALFORMED
+
+
+@pytest.mark.parametrize(
+    ("timeout", "deadline", "left"),
+    [(30.0, 1_030_000, 30.0), (0.0, 1_000_000, 0.0), (math.inf, NO_DEADLINE, math.inf), (1e300, NO_DEADLINE, math.inf)],
+)
+def test_a_deadline_is_read_by_the_calendar_and_may_be_none(timeout: float, deadline: int, left: float) -> None:
+    assert deadline_of(1000.0, timeout) == deadline
+    assert seconds_left(deadline, 1000.0) == left
 
 
 # --- every kind to the parser of every other kind -----------------------------------------------------------------------
