@@ -23,7 +23,7 @@ from overlay.net.system import SystemChance
 
 CALLS = 500
 WARM_UP = 100
-MESSAGES = 1500
+MESSAGES = 50_000
 MESSAGE_SIZE = 100
 DIALS = 2  # in one run
 WITHIN = 30.0  # seconds, for whatever is waited for
@@ -69,6 +69,7 @@ async def messages(runs: int) -> list[Row]:
         await peer.call("ready")
         for _ in range(runs):
             rates.append(await _carry(node, peer, MESSAGES))
+        await _until_rekeyed(peer)
     return [row("messages_per_s", "1/s", rates)]
 
 

@@ -30,7 +30,8 @@ class Ear:
     def __init__(self) -> None:
         self._count = 0
         self._digest = hashlib.sha256()
-        self._more = trio.Event()
+        self._due = 0  # how many somebody waits for
+        self._enough = trio.Event()
         self._kept = trio.Event()
 
     async def listen(self, items: AsyncIterator[overlay.TopicItem]) -> None:
@@ -41,8 +42,8 @@ class Ear:
                 continue
             self._count += 1
             self._digest.update(item.body)
-            self._more.set()
-            self._more = trio.Event()
+            if self._count == self._due:
+                self._enough.set()
 
     async def ready(self, request: overlay.Request) -> bytes:
         """Answers when a kept item has come: from then on we know who may sign transient ones."""
@@ -51,8 +52,9 @@ class Ear:
 
     async def heard(self, request: overlay.Request) -> bytes:
         """Answers with the hash over all bodies when so many have come, and starts anew."""
-        while self._count < int(request.body):
-            await self._more.wait()
+        self._due, self._enough = int(request.body), trio.Event()
+        if self._count < self._due:
+            await self._enough.wait()
         found, self._count, self._digest = self._digest.digest(), 0, hashlib.sha256()
         return found
 

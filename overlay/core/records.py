@@ -50,8 +50,6 @@ class Sealer:
         """Several records in one buffer, to be written at once. Raises as `seal`, before anything was sealed."""
         if not all(0 < len(plaintext) <= NOISE_PLAINTEXT_MAX for plaintext in plaintexts):
             raise LocalProtocolError(f"a record holds 1 to {NOISE_PLAINTEXT_MAX} bytes")
-        if self.records + len(plaintexts) > COUNTER_END:
-            raise LocalProtocolError("the record counter has ended")
         sealed = bytearray(sum(OVERHEAD + len(plaintext) for plaintext in plaintexts))
         room, end = memoryview(sealed), 0
         for plaintext in plaintexts:
