@@ -43,8 +43,11 @@ def header(kind: FrameType, stream: int, length: int) -> bytes:
 
 
 def stream_data(plaintext: memoryview) -> tuple[int, memoryview] | None:
-    """(stream, body) of a record that is one frame of bulk data and nothing else; its body is a part of the record."""
-    if len(plaintext) < FRAME_HEADER or plaintext[0] != FrameType.STREAM_DATA:
+    """(stream, body) of a record that is one frame of bulk data and nothing else; its body is a part of the record.
+
+    A frame without data is none: it is for the stream to refuse, and would not show in a run of others.
+    """
+    if len(plaintext) <= FRAME_HEADER or plaintext[0] != FrameType.STREAM_DATA:
         return None
     _, flags, stream, length = _HEADER.unpack_from(plaintext)
     if flags or length != len(plaintext) - FRAME_HEADER:

@@ -125,6 +125,10 @@ class SegmentReader:
         self._signed = 0
         self.final = False  # the peer has signed its end
 
+    def has_room(self, size: int) -> bool:
+        """Whether so many bytes may come before the next segment."""
+        return not self.final and self._offset + size - self._signed <= SEGMENT_BYTES
+
     def add(self, data: Data) -> None:
         """These bytes came.
 
@@ -133,7 +137,7 @@ class SegmentReader:
         """
         if self.final:
             raise Refused(Reason.FLOW_CONTROL, "data after the final segment")
-        if self._offset + len(data) - self._signed > SEGMENT_BYTES:
+        if not self.has_room(len(data)):
             raise Refused(Reason.UNSIGNED, f"more than {SEGMENT_BYTES} bytes without a segment")
         self._hasher.update(data)
         self._offset += len(data)

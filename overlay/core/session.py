@@ -325,11 +325,17 @@ class Session:
                 self._bulk.append(body)
 
     def _hand_over_bulk(self, now: float) -> None:
-        """Data of one stream, from one record after the other, is one piece: less work for all above."""
-        if self._bulk:
-            data, self._bulk = b"".join(self._bulk), []
-            streams = self._streams or self.streams
-            self._events += streams.receive(FrameType.STREAM_DATA, self._bulk_stream, data, now)  # owes no answer
+        """Data of one stream, from one record after the other, is one piece: less work for all above.
+
+        A run that does not fit goes up frame by frame: what was good before the fault is delivered, however TCP cut it.
+        """
+        if not self._bulk:
+            return
+        run, self._bulk = self._bulk, []
+        streams, stream = self._streams or self.streams, self._bulk_stream
+        whole = len(run) > 1 and streams.takes(stream, sum(map(len, run)))
+        for data in [b"".join(run)] if whole else map(bytes, run):
+            self._events += streams.receive(FrameType.STREAM_DATA, stream, data, now)  # owes no answer
 
     def _handshake(self, message: bytes, now: float) -> None:
         side, hello = self._side, self._hello

@@ -68,9 +68,13 @@ class Window:
         self._mark = 0  # where in the stream, and when, the window under way began
         self._mark_at = now
 
+    def has_room(self, size: int) -> bool:
+        """Whether the peer may send so many bytes more."""
+        return self.received + size <= self.limit
+
     def check(self, size: int) -> None:
         """Raises Refused(FLOW_CONTROL) if the peer may not send so many bytes more."""
-        if self.received + size > self.limit:
+        if not self.has_room(size):
             raise Refused(Reason.FLOW_CONTROL, f"{self.received + size} bytes where {self.limit} were allowed")
 
     def renew(self, now: float, budget: Budget) -> bool:

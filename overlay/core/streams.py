@@ -110,6 +110,11 @@ class Streams:
         held = self._held.get(stream)
         return 0 if held is None else held.room
 
+    def takes(self, stream: int, size: int) -> bool:
+        """Whether `receive` would not refuse so many bytes of data: then a run of frames may come as one."""
+        held = self._held.get(stream)
+        return held is not None and held.window.has_room(size) and (held.incoming is None or held.incoming.has_room(size))
+
     # --- our side ---------------------------------------------------------------------------------------------------
 
     def open(self, method: str, body: bytes, *, signed: bool, deadline: int, now: float) -> int:
