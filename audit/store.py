@@ -296,6 +296,10 @@ class AuditStore:
 
 
 _LOOK: Final = "nothing acknowledged is lost; look at the disk, then start the node again"
+_DAMAGED: Final = (
+    "it was left as it is; end the node, move the file away with its -wal and -shm, and keep it: the node begins a new log, and"
+    " others have copies of the old one"
+)  # never an old copy in its place: that is another history (docs/guide/operations.md, backup)
 
 
 def _readable(raws: Iterable[bytes]) -> list[Entry]:
@@ -354,7 +358,7 @@ def _errors(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         raise _translate(path, error) from None
     except UnicodeDecodeError as error:  # a text column, or SQLite's own message about a damaged schema
-        raise StateDamaged(f"{path} is damaged: {error}", hint="it was left as it is; restore it from a copy") from None
+        raise StateDamaged(f"{path} is damaged: {error}", hint=_DAMAGED) from None
 
 
 def _translate(path: Path, error: sqlite3.Error) -> OverlayError:
@@ -365,4 +369,4 @@ def _translate(path: Path, error: sqlite3.Error) -> OverlayError:
         return OverlayError(f"{path} is locked by another process", hint="end whatever else has the file open")
     if code == sqlite3.SQLITE_IOERR:
         return StateDamaged(f"{path}: {error}", hint=_LOOK)
-    return StateDamaged(f"{path} is damaged: {error}", hint="it was left as it is; restore it from a copy")
+    return StateDamaged(f"{path} is damaged: {error}", hint=_DAMAGED)

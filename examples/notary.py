@@ -11,7 +11,8 @@ async def main(door: str) -> None:
     async with overlay.connect_local() as node:
         entry = await node.audit.append("door.opened", {"door": door})
         print("entry", entry.seq, "is durable here")
-        print("and held by", await node.audit.wait_replicated(entry), "peers")
+        copies = await node.audit.wait_replicated(entry)
+        print("and held by", copies, "peer" if copies == 1 else "peers")
 
 
 trio.run(main, sys.argv[1])

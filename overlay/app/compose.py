@@ -25,7 +25,7 @@ from overlay.app.local import LocalNode
 from overlay.app.local_audit import LocalAudit
 from overlay.app.peer_memory import PeerMemory
 from overlay.app.topic_keeper import TopicKeeper
-from overlay.app.tpm import open_tpm, open_tpm_later, tpm_prover
+from overlay.app.tpm import missing, open_tpm, open_tpm_later, tpm_prover
 from overlay.app.version import VERSION
 from overlay.core.evidence import Prover
 from overlay.core.identity import LocalIdentity
@@ -35,14 +35,14 @@ from overlay.core.mesh.topics import TopicCheck
 from overlay.core.policy import Policy
 from overlay.core.session import Session
 from overlay.core.trust import TrustSet
-from overlay.errors import HostLacks, OverlayError, UsageError
+from overlay.errors import OverlayError, Refused, UsageError
 from overlay.events import NodeEvent
 from overlay.net.background import background
 from overlay.net.node import Node, NodeParts, StreamHandler, run_node
-from overlay.net.peer import Handler
 from overlay.net.ports import Finder
+from overlay.net.request import Handler
 from overlay.net.system import SystemChance, calendar, wall_clock
-from overlay.registry import EvidenceKind
+from overlay.registry import EvidenceKind, Reason
 from overlay.store.clock import load_floor, raise_floor
 from overlay.store.identity import TpmKey, load_identity
 from overlay.store.state import AUDIT_STORE, TOPIC_STORE, StateFolder, default_location
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from attest.tpm import Tpm
 
 DEFAULT_PCRS = 0x4087  # PCRs 0, 1, 2, 7 and 14, where the policy names none: firmware, Secure Boot, and what shim measures
+PORT_MAX = 65_535
 LAST_WORDS = 1.0  # seconds for the last entries of the log
 Observer = Callable[[NodeEvent], None]
 
@@ -104,16 +105,19 @@ async def open_node(
         UsageError: the folder belongs to no mesh, or a setting is wrong.
         StateInUse: another process runs this node: use `connect_local`.
         StateDamaged: the folder does not hold what it should.
-        HostLacks: what was asked for is not to be had on this host.
+        HostLacks: what was asked for is not to be had on this host: an address to listen on, a TPM.
         Refused: the node's own certificate has ended.
     """
     path = Path(state) if state is not None else default_location()
     settings = config or load_config(path)
+    listen = listen or settings.listen
+    if not 0 <= listen[1] <= PORT_MAX:
+        raise UsageError(f"{listen[1]} is not a port", hint="0 to 65535; 0 is any free one")
     with ExitStack() as stack:
         folder = stack.enter_context(StateFolder.open(path, exclusive=True))
         setup = await trio.to_thread.run_sync(Setup.of, folder, settings, stack)
         offers = Offers(services or {}, streams or {})
-        async with _running(setup, offers, listen or settings.listen, observers, alter) as node:
+        async with _running(setup, offers, listen, observers, alter) as node:
             yield node
 
 
@@ -218,16 +222,16 @@ class Setup:
     def of(cls, folder: StateFolder, config: Config, stack: ExitStack) -> "Setup":
         """Open the TPM if this node has one, and make the endorsement of this start."""
         membership = load_membership(folder)
-        tpm = None
-        if isinstance(load_identity(folder), TpmKey) or config.evidence == "tpm":
-            try:
-                tpm = open_tpm(config.tcti)
-            except HostLacks:
+        if not isinstance(load_identity(folder), TpmKey) and config.evidence != "tpm":
+            return cls(folder, config, membership, None)
+        tpm, away = _open_tpm(config.tcti)
+        stack.callback(tpm.close)
+        try:
+            return cls(folder, config, membership, tpm)
+        except OverlayError as error:
+            if away is None or not _for_lack_of_tpm(error):
                 raise
-            except OverlayError:  # the node goes on under its last endorsement, if that still holds
-                tpm = open_tpm_later(config.tcti)
-            stack.callback(tpm.close)
-        return cls(folder, config, membership, tpm)
+            raise away from None
 
     @property
     def mesh_id(self) -> bytes:
@@ -248,7 +252,9 @@ class Setup:
 
     def warnings(self) -> tuple[str, ...]:
         """What someone should know."""
-        return (self._endorser.warning,) if self._endorser.warning else ()
+        replicators = () if self.engine is None else self.engine.replicators.values()
+        unread = (f"what a peer asked for cannot be read: {one.warning}" for one in replicators if one.warning)
+        return tuple(warning for warning in (self._endorser.warning, self.memory.warning, *unread) if warning)
 
     def parts(
         self, log: AuditLog, topics: TopicKeeper, offers: Offers, listen: tuple[str, int]
@@ -293,6 +299,21 @@ class Setup:
     def _known(self) -> tuple[NodeId, ...]:
         linked = () if self.engine is None else tuple(self.engine.pool.links)
         return (*self.memory.known(), *linked)
+
+
+def _open_tpm(tcti: str) -> "tuple[Tpm, OverlayError | None]":
+    """The TPM; if it does not answer, one that is tried again at each use, and why. Raises HostLacks without the library."""
+    try:
+        return open_tpm(tcti), None
+    except OverlayError as error:
+        if missing() is not None:
+            raise
+        return open_tpm_later(tcti), error
+
+
+def _for_lack_of_tpm(error: OverlayError) -> bool:
+    """Whether this came of a TPM that does not answer: there was no endorsement to go on under, or it has ended."""
+    return type(error) is OverlayError or (isinstance(error, Refused) and error.reason is Reason.ENDORSEMENT_EXPIRED)
 
 
 def _kind(config: Config, *, has_key: bool) -> EvidenceKind:

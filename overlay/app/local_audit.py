@@ -38,9 +38,10 @@ class LocalAudit:
         replicator = self._engine.replicators[ChainKind.AUDIT]
         while True:
             linked = [peer.node_id for peer in self._engine.peers if peer.node_id != entry.node_id]
-            if linked and all(replicator.peer_sizes.get((peer, entry.log_id), 0) > entry.seq for peer in linked):
-                return len(linked)
-            await self._change(replicator.wait_change, self._engine.wait_peers_change)
+            copies = replicator.copies(entry.log_id, entry.seq, linked)
+            if copies is not None:
+                return copies
+            await replicator.wait_change()  # it hears of peers that come and go, too
 
     async def read(self, *, node: str | None = None, last: int | None = None) -> list[EntryView]:
         """See `AuditApi`. Raises UsageError for a node of which there is no entry."""
@@ -99,15 +100,3 @@ class LocalAudit:
             node_id=entry.node_id, node_name=name, log_id=entry.log_id, seq=entry.seq, hash=entry.hash, at=entry.at,
             type=entry.type_name, body=describe(entry.type, entry.body),
         )
-
-    @staticmethod
-    async def _change(*waits: Callable[[], Any]) -> None:
-        """Until one of them returns."""
-        async with trio.open_nursery() as nursery:
-
-            async def wait(one: Callable[[], Any]) -> None:
-                await one()
-                nursery.cancel_scope.cancel()
-
-            for one in waits:
-                nursery.start_soon(wait, one)

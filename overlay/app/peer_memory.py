@@ -1,4 +1,7 @@
-"""Remembers where members were reached, so that a node finds its mesh again where nothing can be heard."""
+"""Remembers where members were reached, so that a node finds its mesh again where nothing can be heard.
+
+It is a memory and no more: a book that cannot be read is set aside, and the node goes on with an empty one.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -7,21 +10,29 @@ import trio
 
 from overlay.core.keys import NodeId
 from overlay.core.mesh.found import Address
-from overlay.errors import OverlayError
+from overlay.errors import OverlayError, StateDamaged
 from overlay.events import NodeEvent, PeerUp
-from overlay.store.peers import load_peers, save_peers
-from overlay.store.state import StateFolder
+from overlay.store.peers import ASIDE, PeerBook, load_peers, save_peers, set_aside
+from overlay.store.state import PEERS, StateFolder
 
 
 class PeerMemory:
     """The peer book of a running node: read once, written when a member was dialled with success."""
 
     def __init__(self, folder: StateFolder, at: Callable[[], datetime]) -> None:
-        """Raises StateDamaged."""
+        self.warning = ""  # why we had to begin with an empty book
         self._folder = folder
         self._at = at
-        self._book = load_peers(folder)
+        self._book = self._load()
         self._changed = trio.Event()
+
+    def _load(self) -> PeerBook:
+        try:
+            return load_peers(self._folder)
+        except StateDamaged as error:
+            kept = f"; it was set aside as {PEERS}{ASIDE}" if set_aside(self._folder) else ""
+            self.warning = f"began with an empty peer book: {error}{kept}"
+            return PeerBook()
 
     def known(self) -> Sequence[NodeId]:
         """Everyone whom we ever reached."""

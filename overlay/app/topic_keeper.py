@@ -29,7 +29,7 @@ from overlay.core.mesh.transients import Transients, make_transient, sorted_by_t
 from overlay.errors import OverlayError, Refused
 from overlay.net.link import Link
 from overlay.net.node import Node
-from overlay.net.peer import PeerInfo
+from overlay.net.request import PeerInfo
 from overlay.registry import ChainKind, Reason
 from overlay.store.topics import StoredItem, TopicStore
 

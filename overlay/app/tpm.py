@@ -36,8 +36,7 @@ def open_tpm(tcti: str, *, ours: bool = False) -> "Tpm":
         ours: nobody else uses this TPM, so what an earlier process left in it may be flushed.
 
     Raises:
-        HostLacks: the library is missing.
-        OverlayError: no TPM answers there.
+        HostLacks: the library is missing (`missing` then says so), or no TPM answers there.
     """
     if _missing is not None:
         raise HostLacks(_missing, hint=HINT)

@@ -203,8 +203,8 @@ class Link:
         self._dispatch(self.session.fail(reason, detail))
 
     async def wait_idle(self) -> None:
-        """Until no call is under way, or the link has ended."""
-        while self.is_open and self.calls is not None and self.calls.under_way:
+        """Until no call and no stream is under way, or the link has ended."""
+        while self.is_open and (self.streams or (self.calls is not None and self.calls.under_way)):
             await self._moved.park()
 
     def kick(self) -> None:
@@ -280,6 +280,7 @@ class Link:
     def forget_stream(self, stream: int) -> None:
         """Nobody holds it any more."""
         self.streams.pop(stream, None)
+        self._moved.unpark_all()
         if not self.streams and not self._unsent:
             self._scratch = NOTHING
 

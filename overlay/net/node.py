@@ -14,12 +14,15 @@ import trio
 from overlay.core import limits
 from overlay.core.chance import Chance
 from overlay.core.evidence import Appraiser, Prover
-from overlay.core.gate import SeenEphemerals
+from overlay.core.gate import NO_TAG, SeenEphemerals
 from overlay.core.handshake import HandshakeContext
 from overlay.core.identity import LocalIdentity
 from overlay.core.keys import NodeId
 from overlay.core.limits import AttestTimes, RekeyTimes
+from overlay.core.liveness import Pong
 from overlay.core.mesh.found import AnnouncementFacts
+from overlay.core.mesh.greeting import shows_gate_key
+from overlay.core.mesh.skew import Sample, Skews, clock_sentence, measure
 from overlay.core.rpc import Calls, SeenCalls
 from overlay.core.session import Session, SessionConfig
 from overlay.core.session_events import (
@@ -32,6 +35,7 @@ from overlay.core.session_events import (
     MessageReceived,
     NonceReceived,
     Opened,
+    Ponged,
     Rekeyed,
 )
 from overlay.core.stream_events import StreamOffered
@@ -58,6 +62,7 @@ from overlay.events import (
     PeerWarning,
     TrustLost,
 )
+from overlay.net.accept import Door
 from overlay.net.attester import Attester, renewal_due
 from overlay.net.background import background
 from overlay.net.desk import CallDesk
@@ -75,6 +80,9 @@ from overlay.registry import ChainKind, FrameType, Reason, ReplyStatus, Role
 Observer = Callable[[NodeEvent], None]
 TransientHandler = Callable[[bytes, PeerInfo], None]  # raises Refused
 StreamHandler = Callable[[Stream], Awaitable[None]]
+CLOCK_REASONS = frozenset(
+    {Reason.CERTIFICATE_EXPIRED, Reason.CERTIFICATE_NOT_YET_VALID, Reason.ENDORSEMENT_EXPIRED, Reason.CLOCK}
+)
 TRUST_REASONS = frozenset(range(Reason.OTHER_MESH, Reason.REKEY_FAILED))
 
 
@@ -114,6 +122,7 @@ class Node:
         self.refused = 0
         self._nursery = nursery
         self._observers = list(observers)
+        self.skews = Skews()
         self._seen_hellos = SeenEphemerals()
         self._seen_calls = SeenCalls()
         self._desk = CallDesk(parts.services, nursery, parts.calendar)
@@ -183,7 +192,12 @@ class Node:
         self._observers.append(observer)
 
     async def _serve(self, listeners: list[trio.SocketListener]) -> None:
-        await trio.serve_listeners(self.pool.accept, listeners)
+        door = Door(self.pool.load, shows_gate_key=self._shows_gate_key, enter=self.pool.enter, evict=self.pool.evict)
+        await door.serve(listeners)
+
+    def _shows_gate_key(self, greeting: bytes) -> bool:
+        parts = self.parts
+        return shows_gate_key(greeting, parts.gate_keys[:2], (parts.tag, NO_TAG), self._seen_hellos)
 
     async def _find(self, finder: Finder, facts: AnnouncementFacts) -> None:
         try:
@@ -230,6 +244,8 @@ class Node:
                 self._on_message(link, event)
             case StreamOffered():
                 self._on_stream(link, event)
+            case Ponged(pong=pong):
+                self._on_pong(link, pong)
             case Closed():
                 self._desk.link_ended(link)
             case Failed():
@@ -264,6 +280,7 @@ class Node:
         self.emit(PeerDown(name=name, node=node, reason=ended.reason, detail=detail, by_peer=ended.by_peer))
         for replicator in self.replicators.values():
             replicator.peer_closed(peer)
+        self.skews.forget(peer)
         self._notify_peers()
 
     def cloned(self, link: Link) -> None:
@@ -287,15 +304,18 @@ class Node:
 
     def _on_failed(self, link: Link, event: Failed) -> None:
         name, node = _who(link)
+        detail = event.detail
+        if event.reason in CLOCK_REASONS:
+            detail += f"; {clock_sentence(self.parts.calendar(), self.skews)}"
         if not link.was_open:
             self.refused += 1
             self.emit(
                 LinkRefused(
-                    reason=event.reason, detail=event.detail, address=link.address, node=node, name=name, by_peer=event.by_peer
+                    reason=event.reason, detail=detail, address=link.address, node=node, name=name, by_peer=event.by_peer
                 )
             )
         elif event.reason in TRUST_REASONS and not event.by_peer:
-            self.emit(TrustLost(name=name, node=node, reason=event.reason, detail=event.detail))
+            self.emit(TrustLost(name=name, node=node, reason=event.reason, detail=detail))
 
     # --- sleep ------------------------------------------------------------------------------------------------------
 
@@ -307,6 +327,11 @@ class Node:
                 link.woke(limits.PROBE_WITHIN)
 
     # --- messages ---------------------------------------------------------------------------------------------------
+
+    def _on_pong(self, link: Link, pong: Pong) -> None:
+        sample = measure(pong.sent, pong.received, pong.own_wall, pong.peer_wall)
+        if sample is not None:
+            self.skews.heard(link.peer.node_id, sample)
 
     def _on_message(self, link: Link, message: MessageReceived) -> None:
         """Judged under the credentials that were in force when it came."""
@@ -435,7 +460,7 @@ class Node:
     def link_statistics(self) -> tuple[LinkStatistics, ...]:
         """One for each linked peer, by name."""
         now = trio.current_time()
-        found = [_link_statistics(link, now) for link in self.pool.links.values() if link.is_open]
+        found = [_link_statistics(link, self.skews.of(peer), now) for peer, link in self.pool.links.items() if link.is_open]
         return tuple(sorted(found, key=lambda one: one.name))
 
 
@@ -507,7 +532,7 @@ def _chain_kind(body: bytes) -> ChainKind | None:
         return None
 
 
-def _link_statistics(link: Link, now: float) -> LinkStatistics:
+def _link_statistics(link: Link, sample: Sample | None, now: float) -> LinkStatistics:
     lease, session = link.session.lease, link.session
     name, node = _who(link)
     return LinkStatistics(
@@ -515,4 +540,5 @@ def _link_statistics(link: Link, now: float) -> LinkStatistics:
         epoch=session.epoch, epoch_age=now - session.epoch_began, rounds=link.rounds,
         evidence_age=now - lease.since if lease is not None else math.inf,
         lease_left=lease.ends - now if lease is not None else 0.0,
+        round_trip=None if sample is None else sample.round_trip, clock_ahead=None if sample is None else sample.ahead,
     )

@@ -1,6 +1,9 @@
-"""All links of a node: whom to let in, whom to dial, and which of two links stays. The rules are `core/mesh/links.py`'s."""
+"""All links of a node: whom to let in, whom to dial, and which of two links stays. The rules are `core/mesh/links.py`'s.
 
-from collections import Counter
+A link that gives way to another one is closed when that one has carried a record each way. What the peer still sent over
+it may be lost all the same, so the owner hears of its end (`link_replaced`).
+"""
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -12,14 +15,15 @@ from overlay.core.keys import NodeId
 from overlay.core.mesh.backoff import Backoff
 from overlay.core.mesh.found import Address, Candidate
 from overlay.core.mesh.links import Choice, LinkFacts, Starts, choose, dial_delay
+from overlay.core.mesh.load import Load
 from overlay.core.session import Session
-from overlay.core.session_events import Closed, Event, Failed, Opened
-from overlay.core.session_states import ADMISSION, HANDSHAKE
+from overlay.core.session_events import Closed, Event, Failed, Opened, PeerIdentified, Ponged
+from overlay.net.dial import connect_any, dial_order
 from overlay.net.link import Link
 from overlay.registry import Reason, Role
 
-CONNECT_TIMEOUT = 3.0  # our guess: a LAN answers in milliseconds
 OWN_ADDRESS_FOR = 600.0
+LIVED = 10.0  # seconds, our guess: a link that ends sooner was no success, and who dialled it waits longer
 STRANGER_TRIES = 20  # an announcement that nobody answers is dropped after so many dials
 TARGETS_MAX = 1024
 
@@ -37,6 +41,10 @@ class PoolOwner(Protocol):
 
     def peer_up(self, link: Link) -> None:
         """There is a link to this peer now, or another one than before."""
+        ...
+
+    def link_replaced(self, peer: NodeId) -> None:
+        """A link to this peer has ended, and another one stays: what was under way may be lost, on either side."""
         ...
 
     def peer_down(self, peer: NodeId, link: Link) -> None:
@@ -57,7 +65,12 @@ class Target:
     node_id: NodeId | None = None
     failures: int = 0
     misses: dict[Address, int] = field(default_factory=dict)  # dials in a row that reached nothing, by address
+    worked: Address | None = None  # where there was a link the last time
     wake: trio.Event = field(default_factory=trio.Event)
+
+    def missed(self, address: Address) -> None:
+        """Nobody answered there: tried later the next time."""
+        self.misses[address] = self.misses.get(address, 0) + 1
 
 
 class Pool:
@@ -65,9 +78,12 @@ class Pool:
 
     def __init__(self, *, own_id: NodeId, owner: PoolOwner, nursery: trio.Nursery, fraction: Callable[[], float]) -> None:
         self.links: dict[NodeId, Link] = {}
+        self.load = Load()
         self._all: set[Link] = set()
+        self._places: dict[Link, int] = {}  # of those that came in and are not open yet
         self._facts: dict[Link, LinkFacts] = {}
         self._probed: dict[NodeId, Link] = {}
+        self._unproven: dict[Link, trio.Event] = {}  # links that were asked for a sign of life before others give way
         self._starts: dict[NodeId, Starts] = {}
         self._targets: dict[object, Target] = {}
         self._own_addresses: dict[Address, float] = {}
@@ -77,6 +93,7 @@ class Pool:
         self._fraction = fraction
         self._closing = False
         self._shrunk = trio.Event()
+        self._moved = trio.Event()
 
     @property
     def all_links(self) -> tuple[Link, ...]:
@@ -85,28 +102,38 @@ class Pool:
 
     # --- coming in --------------------------------------------------------------------------------------------------
 
-    async def accept(self, stream: trio.SocketStream) -> None:
-        """Carry a connection that someone opened to us; over the limits of half-open ones it is closed unheard."""
-        try:
-            host, port = stream.socket.getpeername()[:2]
-        except OSError:
-            await stream.aclose()
+    def enter(self, stream: trio.SocketStream, address: Address, place: int) -> None:
+        """Carry a connection that someone opened to us and that has a place among the half-open ones."""
+        if self._closing:
+            self.load.closed(place)
+            stream.socket.close()
             return
-        half_open = Counter(link.address.rpartition(" ")[0] for link in self._all if _is_half_open(link))
-        if self._closing or half_open.total() >= limits.HALF_OPEN_MAX or half_open[host] >= limits.HALF_OPEN_PER_ADDRESS:
-            await stream.aclose()
-            return
-        await self._carry(stream, Role.OTHER, bytes(8), f"{host} {port}")
+        link = self._make(stream, Role.OTHER, bytes(8), address)
+        self._places[link] = place
+        self._nursery.start_soon(self._carry, link)
 
-    async def _carry(self, stream: trio.SocketStream, role: Role, tag: bytes, address: str) -> Link:
+    def evict(self, place: int) -> None:
+        """This one gave way to a newer one."""
+        for link, held in tuple(self._places.items()):
+            if held == place:
+                link.refuse(Reason.BUSY, "gave way to a newer connection before it was open")
+
+    def _make(self, stream: trio.SocketStream, role: Role, tag: bytes, address: Address) -> Link:
         session = self._owner.make_session(role, tag)
-        link = Link(stream, session, owner=self._on_event, address=address)
+        link = Link(stream, session, owner=self._on_event, address=f"{address[0]} {address[1]}")
         self._all.add(link)
+        return link
+
+    async def _carry(self, link: Link) -> None:
         try:
             await link.run()
         finally:
             self._forget(link)
-        return link
+
+    def _leave_place(self, link: Link) -> None:
+        place = self._places.pop(link, None)
+        if place is not None:
+            self.load.closed(place)
 
     # --- going out --------------------------------------------------------------------------------------------------
 
@@ -129,52 +156,70 @@ class Pool:
     async def _keep_dialling(self, key: object, target: Target) -> None:
         await _pause(target, dial_delay(self._own_id, target.node_id) + 0.25 * self._fraction())
         while not self._closing:
-            if target.node_id in self.links:
-                target.backoff, target.failures = Backoff(), 0
-                await _pause(target, limits.BACKOFF_MAX)
-                continue
-            opened = await self._dial(target)
-            if opened:
-                target.backoff, target.failures = Backoff(), 0
-            else:
-                target.backoff, target.failures = target.backoff.failed(self._fraction()), target.failures + 1
+            if self._link_to(target) is None:
+                self._judge(target, await self._dial(target))
             if target.node_id == self._own_id or (target.node_id is None and target.failures >= STRANGER_TRIES):
                 break
+            while (link := self._link_to(target)) is not None:
+                await self._moved.wait()
+                if self._link_to(target) is None:
+                    self._judge(target, link)
             await _pause(target, target.backoff.wait)
         self._targets.pop(key, None)
 
-    async def _dial(self, target: Target) -> bool:
-        """One try over all addresses; true if a link was open."""
-        candidate = target.candidate
-        for address in sorted(candidate.addresses, key=lambda one: target.misses.get(one, 0)):
-            if self._own_addresses.get(address, 0.0) > trio.current_time():
-                continue
-            stream = await _connect(address)
-            if stream is None:
-                target.misses[address] = target.misses.get(address, 0) + 1  # tried later the next time
-                continue
+    def _link_to(self, target: Target) -> Link | None:
+        return None if target.node_id is None else self.links.get(target.node_id)
+
+    def _judge(self, target: Target, link: Link | None) -> None:
+        """What a link that has ended says about dialling again: one that did not live long is as good as none."""
+        if link is not None and trio.current_time() - link.opened_at >= LIVED and link.was_open:
+            target.backoff, target.failures = Backoff(), 0
+        else:
+            target.backoff, target.failures = target.backoff.failed(self._fraction()), target.failures + 1
+
+    async def _dial(self, target: Target) -> Link | None:
+        """One try over all addresses; the link that came of it, when it has ended."""
+        candidate, now = target.candidate, trio.current_time()
+        foreign = [address for address in candidate.addresses if self._own_addresses.get(address, 0.0) <= now]
+        left = list(dial_order(foreign, target.misses, target.worked))
+        while left:
+            connected = await connect_any(left, missed=target.missed)
+            if connected is None:
+                return None
+            address, stream = connected
             target.misses.pop(address, None)
-            link = await self._carry(stream, Role.OPENER, candidate.tag, f"{address[0]} {address[1]}")
+            link = self._make(stream, Role.OPENER, candidate.tag, address)
+            await self._carry(link)
             if link.session.peer is not None:
                 target.node_id = link.session.peer.node_id
-            if isinstance(link.ended, Failed) and link.ended.reason is Reason.SELF_DIAL:
-                self._own_addresses[address] = trio.current_time() + OWN_ADDRESS_FOR
-                continue
-            return link.was_open
-        return False
+            if not isinstance(link.ended, Failed) or link.ended.reason is not Reason.SELF_DIAL:
+                target.worked = address if link.was_open else None
+                return link
+            self._own_addresses[address] = trio.current_time() + OWN_ADDRESS_FOR
+            left.remove(address)
+        return None
 
     # --- which link stays -------------------------------------------------------------------------------------------
 
     def _on_event(self, link: Link, event: Event) -> None:
         self._owner.link_event(link, event)
+        if isinstance(event, PeerIdentified) and link in self._places:
+            self.load.progressed(self._places[link])
+        if isinstance(event, Opened | Closed | Failed):
+            self._leave_place(link)
         if isinstance(event, Opened):
             self._opened(link, event)
-        elif isinstance(event, Closed | Failed) and link in self._facts:
+            return
+        ended = isinstance(event, Closed | Failed)
+        if ended and link in self._facts:
             self._lost(link)
+        if link in self._unproven and (ended or isinstance(event, Ponged)):
+            self._unproven.pop(link).set()
 
     def _opened(self, link: Link, event: Opened) -> None:
         peer = event.peer
         link.opened_at = trio.current_time()
+        self.load.admitted(_host_of(link), link.opened_at)
         if not link.is_open:
             return  # it was opened and ended by the same bytes
         facts = self._facts[link] = LinkFacts(
@@ -189,9 +234,9 @@ class Pool:
         match choose(self._facts[old], facts):
             case Choice.KEEP_NEW:
                 self._install(link)
-                self._nursery.start_soon(self._retire, old)
+                self._nursery.start_soon(self._retire, old, link)
             case Choice.KEEP_OLD:
-                self._nursery.start_soon(self._retire, link)
+                self._nursery.start_soon(self._retire, link, old)
             case Choice.REPLACE:
                 self._install(link)
                 old.close(Reason.SUPERSEDED)
@@ -204,35 +249,56 @@ class Pool:
 
     def _install(self, link: Link) -> None:
         self.links[link.peer.node_id] = link
+        self._stir()
         self._owner.peer_up(link)
 
     def _lost(self, link: Link) -> None:
         peer = self._facts.pop(link).peer_id
+        self.load.admitted(_host_of(link), trio.current_time())
         if self._probed.get(peer) is link:
             del self._probed[peer]
         if self.links.get(peer) is not link:
+            if peer in self.links:
+                self._owner.link_replaced(peer)
             return
         del self.links[peer]
-        waiting = self._probed.pop(peer, None)
-        if waiting is not None and waiting.is_open:
-            self._install(waiting)
+        self._probed.pop(peer, None)
+        others = [one for one, facts in self._facts.items() if facts.peer_id == peer and one.is_open]
+        if others:
+            self._install(others[-1])
             return
+        self._stir()
         self._owner.peer_down(peer, link)
-        for target in self._targets.values():
-            if target.node_id == peer:
-                target.wake.set()
 
     async def _await_probe(self, old: Link, new: Link) -> None:
         """The old link answered, and so stays, unless it is gone after the time that it had."""
         await trio.sleep(limits.PROBE_WITHIN + 0.1)
         if old.is_open and new.is_open and self._probed.pop(new.peer.node_id, None) is new:
-            await self._retire(new)
+            await self._retire(new, old)
 
-    async def _retire(self, link: Link) -> None:
-        """Let calls under way end, then say GOODBYE(DUPLICATE)."""
+    async def _retire(self, link: Link, winner: Link) -> None:
+        """Once the winner has carried a record each way and calls under way have ended, say GOODBYE(DUPLICATE).
+
+        If the winner ends instead, this link takes its place.
+        """
+        await self._prove(winner)
         with trio.move_on_after(limits.DRAIN_TIMEOUT):
             await link.wait_idle()
-        link.close(Reason.DUPLICATE)
+        if self._facts.get(link) is not None and self.links.get(link.peer.node_id) is not link:
+            link.close(Reason.DUPLICATE)
+
+    async def _prove(self, link: Link) -> None:
+        """Until it has carried a record each way, or has ended: it fails when the peer is silent."""
+        if link.is_open:
+            proven = self._unproven.setdefault(link, trio.Event())
+            link.probe(limits.PROBE_WITHIN)
+            with trio.move_on_after(limits.PROBE_WITHIN + 0.1):
+                await proven.wait()
+
+    def _stir(self) -> None:
+        """There is another link to somebody, or none any more."""
+        self._moved.set()
+        self._moved = trio.Event()
 
     def _watch_starts(self, link: Link, old: LinkFacts, new: LinkFacts) -> None:
         if old.start_id == new.start_id:
@@ -249,6 +315,7 @@ class Pool:
 
     def _forget(self, link: Link) -> None:
         self._all.discard(link)
+        self._leave_place(link)
         self._shrunk.set()
         self._shrunk = trio.Event()
         if link in self._facts:
@@ -261,8 +328,8 @@ class Pool:
             link.close(reason)
 
 
-def _is_half_open(link: Link) -> bool:
-    return link.session.state in HANDSHAKE | ADMISSION
+def _host_of(link: Link) -> str:
+    return link.address.rpartition(" ")[0]
 
 
 def _key_of(candidate: Candidate) -> object:
@@ -276,12 +343,3 @@ async def _pause(target: Target, seconds: float) -> None:
     with trio.move_on_after(seconds):
         await target.wake.wait()
     target.wake = trio.Event()
-
-
-async def _connect(address: Address) -> trio.SocketStream | None:
-    with trio.move_on_after(CONNECT_TIMEOUT):
-        try:
-            return await trio.open_tcp_stream(*address)
-        except OSError:
-            return None
-    return None

@@ -1,7 +1,7 @@
 """Drives one reconciliation machine: messages of open links in, messages out, items made durable in between."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import trio
@@ -11,11 +11,12 @@ from overlay.core.mesh.reconcile import (
     HeadsDiffer,
     ItemsVerified,
     Misbehaved,
-    PeerHead,
+    PeerAgrees,
     RangeWanted,
     Reconcile,
     ReconcileEvent,
 )
+from overlay.errors import OverlayError
 from overlay.registry import ChainKind, FrameType, Reason
 
 SendTo = Callable[[NodeId, FrameType, bytes], None]
@@ -41,7 +42,7 @@ class ChainKeeper(Protocol):
         ...
 
     async def read(self, wanted: RangeWanted) -> list[bytes]:
-        """Stored items of a range."""
+        """Stored items of a range. Raises OverlayError if the store cannot be read there."""
         ...
 
 
@@ -50,12 +51,12 @@ class Replicator:
 
     def __init__(self, keeper: ChainKeeper, *, send: SendTo, rejected: Rejected) -> None:
         self.keeper = keeper
-        self.peer_sizes: dict[tuple[NodeId, bytes], int] = {}
+        self.warning = ""  # why our store could not be read for a peer the last time; empty while it can
         self._machine = keeper.machine
         self._send = send
         self._rejected = rejected
         self._wake = trio.Event()
-        self._grown = trio.Event()
+        self._changed = trio.Event()
         self._to_store_in, self._to_store = trio.open_memory_channel[ItemsVerified](math.inf)
         self._to_read_in, self._to_read = trio.open_memory_channel[RangeWanted](READS_WAITING)
 
@@ -71,14 +72,14 @@ class Replicator:
                 self._take(self._machine.tick(trio.current_time()))
 
     def peer_opened(self, peer: NodeId) -> None:
-        """There is a link to this peer."""
+        """There is a link to this peer, or another one than before."""
         self._machine.peer_opened(peer, trio.current_time())
+        self._notify()
         self.flush()
 
     def peer_closed(self, peer: NodeId) -> None:
         """There is none any more."""
         self._machine.peer_closed(peer)
-        self.peer_sizes = {key: size for key, size in self.peer_sizes.items() if key[0] != peer}
         self._notify()
         self.flush()
 
@@ -92,9 +93,22 @@ class Replicator:
             self._send(peer, frame, body)
         self._wake.set()
 
+    def copies(self, log_id: bytes, seq: int, peers: Iterable[NodeId]) -> int | None:
+        """How many of these peers hold item `seq` of a log as we do; None while some may still get it, or none has it.
+
+        A peer that holds another history of the log is left out: it will never hold this item.
+        """
+        holders = 0
+        for peer in peers:
+            if self._machine.agreed(peer, log_id) > seq:
+                holders += 1
+            elif not self._machine.differs(peer, log_id):
+                return None
+        return holders or None
+
     async def wait_change(self) -> None:
-        """Until some peer's head moved or a peer is gone."""
-        await self._grown.wait()
+        """Until `copies` may say something else. Nothing may be awaited between asking that and this."""
+        await self._changed.wait()
 
     def _take(self, events: list[ReconcileEvent]) -> None:
         for event in events:
@@ -106,13 +120,13 @@ class Replicator:
                         self._to_read_in.send_nowait(event)
                     except trio.WouldBlock:
                         continue  # the peer asks again
-                case PeerHead(peer=peer, log_id=log_id, size=size):
-                    self.peer_sizes[peer, log_id] = max(size, self.peer_sizes.get((peer, log_id), 0))
+                case PeerAgrees():
                     self._notify()
                 case Misbehaved(peer=peer, reason=reason, detail=detail):
                     self._rejected(peer, reason, detail)
                 case HeadsDiffer(peer=peer, log_id=log_id):
                     self._rejected(peer, Reason.FORKED, f"another history of log {log_id.hex()}")
+                    self._notify()
         self.flush()
 
     async def _store_all(self) -> None:
@@ -122,10 +136,13 @@ class Replicator:
 
     async def _read_all(self) -> None:
         async for wanted in self._to_read:
-            items = await self.keeper.read(wanted)
+            try:
+                items, self.warning = await self.keeper.read(wanted), ""
+            except OverlayError as error:  # the peer is told that we have nothing there, and asks others
+                items, self.warning = [], str(error)
             self._machine.supply(wanted, items)
             self.flush()
 
     def _notify(self) -> None:
-        self._grown.set()
-        self._grown = trio.Event()
+        self._changed.set()
+        self._changed = trio.Event()

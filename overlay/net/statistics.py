@@ -20,6 +20,8 @@ class LinkStatistics:
     rounds: int
     evidence_age: float
     lease_left: float
+    round_trip: float | None  # seconds, of the last pings; None before the first
+    clock_ahead: float | None  # seconds by which the peer's clock is ahead of ours
     suite: str = SUITE_NAME
 
 

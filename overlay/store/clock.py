@@ -5,23 +5,27 @@ node's own entries may not: one jump of the clock forward would lock it out for 
 """
 
 from datetime import UTC, datetime
+from typing import Final
 
 from overlay.core.endorsement import TIME_MAX
 from overlay.core.wire import UInt, make_map, open_map
-from overlay.errors import Refused
-from overlay.store.files import damaged
+from overlay.errors import Refused, StateDamaged
 from overlay.store.state import CLOCK_FLOOR, StateFolder
+
+HINT: Final = "it was left as it is; delete it: it rises again at the next start, to the begin of the certificate in use"
 
 
 def load_floor(folder: StateFolder) -> datetime | None:
     """The floor; None before anything has raised it. Raises StateDamaged."""
-    content = folder.read(CLOCK_FLOOR)
-    if content is None:
-        return None
     try:
+        content = folder.read(CLOCK_FLOOR)
+        if content is None:
+            return None
         (seconds,) = open_map(content, UInt(TIME_MAX), limit=64)
+    except StateDamaged as error:
+        raise StateDamaged(str(error), hint=HINT) from None
     except Refused as error:
-        raise damaged(folder.file(CLOCK_FLOOR), str(error)) from None
+        raise StateDamaged(f"{folder.file(CLOCK_FLOOR)} is damaged: {error}", hint=HINT) from None
     return datetime.fromtimestamp(seconds, UTC)
 
 

@@ -14,6 +14,7 @@ from overlay.store.state import PEERS, StateFolder
 FORMAT: Final = 1
 PEERS_MAX: Final = 4096  # our guess: the longest unseen go first
 ADDRESSES_MAX: Final = 8  # our guess, per peer, the latest first
+ASIDE: Final = ".damaged"
 
 PORT_MAX: Final = 65_535
 
@@ -75,6 +76,16 @@ def save_peers(folder: StateFolder, book: PeerBook) -> None:
         for known in book.peers.values()
     }
     folder.write_text(PEERS, json.dumps({"format": FORMAT, "peers": peers}, indent=1))
+
+
+def set_aside(folder: StateFolder) -> bool:
+    """Keep a book that cannot be read under another name, so that the next one does not overwrite it. Whether it went."""
+    path = folder.file(PEERS)
+    try:
+        path.replace(path.with_name(f"{path.name}{ASIDE}"))
+    except OSError:
+        return False
+    return True
 
 
 def _read_peer(text: str, fields: Mapping[str, Any]) -> KnownPeer:

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from overlay.core.keys import NodeId
 from overlay.core.mesh.topics import TopicState
@@ -50,14 +50,13 @@ class TopicStore:
             connection.execute("PRAGMA synchronous=FULL")
             connection.executescript(SCHEMA)
         except sqlite3.DatabaseError as error:
-            hint = "move the file away; publications are sent again"
-            raise StateDamaged(f"{path.name} cannot be read: {error}", hint=hint) from None
+            raise _damaged(path, error) from None
         path.chmod(0o600)
         return cls(connection, path)
 
     def states(self) -> dict[bytes, TopicState]:
-        """The end of every chain."""
-        rows = self._connection.execute("SELECT log_id, node_id, topic, size, head, hlc FROM chains").fetchall()
+        """The end of every chain. Raises StateDamaged."""
+        rows = self._fetch("SELECT log_id, node_id, topic, size, head, hlc FROM chains", ())
         return {row[0]: TopicState(NodeId(row[1]), row[2], row[3], row[4], row[5]) for row in rows}
 
     def append(self, log_id: bytes, state: TopicState, start: int, items: Sequence[bytes]) -> None:
@@ -83,21 +82,31 @@ class TopicStore:
             raise OverlayError(f"{self._path.name} takes nothing more: {error}", hint="look at the disk") from None
 
     def range(self, log_id: bytes, start: int, count: int) -> list[bytes]:
-        """Kept items from `start` on, without gaps; from a later one, where those before it were dropped."""
-        rows = self._connection.execute(
+        """Kept items from `start` on, without gaps; from a later one, where those before were dropped. Raises StateDamaged."""
+        rows = self._fetch(
             "SELECT seq, raw FROM items WHERE log_id = ? AND seq >= ? ORDER BY seq LIMIT ?", (log_id, start, count)
-        ).fetchall()
+        )
         return [raw for index, (seq, raw) in enumerate(rows) if seq == rows[0][0] + index]
 
     def of_topic(self, topic: str) -> list[StoredItem]:
-        """All that is kept of a topic, oldest first."""
-        rows = self._connection.execute(
+        """All that is kept of a topic, oldest first. Raises StateDamaged."""
+        rows = self._fetch(
             "SELECT items.log_id, seq, raw FROM items JOIN chains USING (log_id) WHERE topic = ?"
             " ORDER BY ms, items.log_id, seq",
             (topic,),
-        ).fetchall()
+        )
         return [StoredItem(*row) for row in rows]
+
+    def _fetch(self, query: str, values: tuple[object, ...]) -> list[Any]:
+        try:
+            return self._connection.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise _damaged(self._path, error) from None
 
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+
+
+def _damaged(path: Path, error: sqlite3.Error) -> StateDamaged:
+    return StateDamaged(f"{path.name} cannot be read: {error}", hint="move the file away; publications are sent again")

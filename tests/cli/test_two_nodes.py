@@ -67,7 +67,7 @@ async def test_the_examples_work_between_two_nodes(tmp_path: Path) -> None:
             ]
             notary = (await alice.example("notary", "7b")).output.splitlines()
             assert notary[0].endswith("is durable here")
-            assert notary[1] == "and held by 1 peers"
+            assert notary[1] == "and held by 1 peer"
 
 
 async def test_every_example_has_less_than_thirty_lines() -> None:

@@ -13,7 +13,7 @@ from overlay.core.limits import AttestTimes, RekeyTimes
 from overlay.core.mesh.found import Candidate
 from overlay.errors import DeadlineExceeded, NotAllowed, PeerUnreachable, RemoteError
 from overlay.events import LinkRefused, LinkRekeyed, PeerAttested, PeerDown, PeerUp, TrustLost
-from overlay.net.peer import Request
+from overlay.net.request import Request
 from overlay.registry import EvidenceKind, Reason
 from tests.shell.node_kit import fresh_mesh, linked, make_parts, running
 

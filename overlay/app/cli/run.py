@@ -1,13 +1,12 @@
 """`overlay run`: the node of this machine, with one line for each event, until a signal or `overlay stop` ends it."""
 
-import errno
 import logging
 import os
 import signal
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import click
 import trio
@@ -17,12 +16,9 @@ from overlay.app.compose import open_node
 from overlay.app.config import TABLE, Config
 from overlay.app.event_lines import describe
 from overlay.app.output import plain, say, say_json
-from overlay.errors import HostLacks
 from overlay.events import NodeEvent
 from overlay.net.background import background
 from overlay.net.system import wall_clock
-
-NO_ADDRESS: Final = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES})  # bind(2)
 
 
 def _all_settings(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -38,14 +34,7 @@ def run(invocation: Invocation, **options: object) -> int:
     """Run the node until SIGTERM or Ctrl-C ends it."""
     config = invocation.config(**options)
     logging.basicConfig(level=config.log_level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    try:
-        number = trio.run(_serve, invocation, config)
-    except OSError as error:
-        if error.errno not in NO_ADDRESS:
-            raise
-        host, port = config.listen
-        hint = "another program may use it, or it is not of this machine: choose another with --listen"
-        raise HostLacks(f"cannot listen on port {port} of {host}: {os.strerror(error.errno)}", hint=hint) from None
+    number = trio.run(_serve, invocation, config)
     return INTERRUPTED if number == signal.SIGINT else 0
 
 

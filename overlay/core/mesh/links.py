@@ -7,9 +7,12 @@ that says it has no link makes us probe the old one, which then either answers o
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
+from typing import Final
 
 from overlay.core.keys import NodeId
 from overlay.registry import Role
+
+REMEMBERED: Final = 16  # changes of starts, and pairs of starts that were told, of one peer: our guess
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +62,17 @@ def dial_delay(own_id: NodeId, peer_id: NodeId | None) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Starts:
-    """The starts of one peer that we saw; a third change between the same two within 10 minutes is CLONED_IDENTITY."""
+    """The starts of one peer that we saw; a third change between the same two within 10 minutes is CLONED_IDENTITY.
+
+    That is said once of the same two.
+    """
 
     changes: tuple[tuple[float, frozenset[bytes]], ...] = ()
+    told: tuple[frozenset[bytes], ...] = ()
 
     def changed(self, old: bytes, new: bytes, now: float) -> "tuple[Starts, bool]":
-        """Remember a change; the flag says that one identity runs twice."""
+        """Remember a change; the flag says that one identity runs twice, and that this was not said before."""
         pair = frozenset((old, new))
         recent = (*(one for one in self.changes if now - one[0] < 600.0), (now, pair))
-        return Starts(recent[-16:]), sum(1 for _, other in recent if other == pair) >= 3
+        cloned = pair not in self.told and sum(1 for _, other in recent if other == pair) >= 3
+        return Starts(recent[-REMEMBERED:], (*self.told, pair)[-REMEMBERED:] if cloned else self.told), cloned

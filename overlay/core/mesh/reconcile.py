@@ -7,10 +7,11 @@ One machine serves both kinds of chain. Rules:
 - a peer that sends what no honest peer sends is forgotten (`Misbehaved`); silence, an old head or a gap is no fault
 - another history of a log is the author's fault and not that of the peer who shows it (`HeadsDiffer`)
 - no peer can have more than its share of what is under way, so none can starve the others
+- a peer holds what we hold as far as it has shown a root of ours (`PeerAgrees`); a size alone says nothing
 """
 
 import math
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
@@ -34,7 +35,7 @@ from overlay.errors import Refused
 from overlay.registry import ChainKind, FrameType, Reason
 
 __all__ = [
-    "ChainCheck", "Head", "HeadsDiffer", "ItemsVerified", "Misbehaved", "PeerHead", "RangeWanted", "Reconcile",
+    "ChainCheck", "Head", "HeadsDiffer", "ItemsVerified", "Misbehaved", "PeerAgrees", "RangeWanted", "Reconcile",
     "ReconcileEvent",
 ]  # fmt: skip
 
@@ -46,6 +47,7 @@ ANSWER_WITHIN: Final = 5.0
 HELD_FIRST: Final = 0.25  # good items that have to wait are asked for again after this, then twice that, ...
 PAUSE_MAX: Final = 60.0
 HEADS_EVERY: Final = 10.0  # heads are told again so often, in case something was lost
+ROOTS_MAX: Final = 4096  # heads of ours that we remember, the latest of all logs: our guess
 
 
 class ChainCheck(Protocol):
@@ -88,8 +90,8 @@ class RangeWanted:
 
 
 @dataclass(frozen=True, slots=True)
-class PeerHead:
-    """A peer says that it holds a log up to this size; it has not said so before."""
+class PeerAgrees:
+    """A peer holds the same log as we up to this size, by its root; it has not shown so before."""
 
     peer: NodeId
     log_id: bytes
@@ -114,7 +116,7 @@ class Misbehaved:
     detail: str
 
 
-ReconcileEvent = ItemsVerified | RangeWanted | PeerHead | HeadsDiffer | Misbehaved
+ReconcileEvent = ItemsVerified | RangeWanted | PeerAgrees | HeadsDiffer | Misbehaved
 
 
 # --- state ------------------------------------------------------------------------------------------------------------
@@ -122,9 +124,10 @@ ReconcileEvent = ItemsVerified | RangeWanted | PeerHead | HeadsDiffer | Misbehav
 
 @dataclass(frozen=True, slots=True)
 class _UnderWay:
-    """A range that was asked for (`peer` owes it until `expires`), or has come and is being stored."""
+    """A range from `start` on that was asked for (`peer` owes it until `expires`), or has come and is being stored."""
 
     peer: NodeId
+    start: int
     expires: float
     storing: bool = False
     held: bool = False  # more of it has come, and has to wait
@@ -146,6 +149,7 @@ class _Peer:
     news: dict[bytes, Head] = field(default_factory=dict)
     pauses: dict[bytes, _Pause] = field(default_factory=dict)
     differs: set[bytes] = field(default_factory=set)
+    agrees: dict[bytes, int] = field(default_factory=dict)  # the largest size for which it showed our root
     gaps: set[bytes] = field(default_factory=set)  # logs of which it no longer has what we lack
 
 
@@ -166,6 +170,9 @@ class Reconcile:
         self._under_way: dict[bytes, _UnderWay] = {}
         self._out: list[tuple[NodeId, FrameType, bytes]] = []
         self._late: list[ReconcileEvent] = []  # found while the shell told us something
+        self._roots: OrderedDict[tuple[bytes, int], bytes] = OrderedDict()  # ours, by log and size
+        for log_id, head in self._heads.items():
+            self._remember(log_id, head)
         self._tell_at = math.inf
         self._retry_at = math.inf
 
@@ -175,6 +182,16 @@ class Reconcile:
     def heads(self) -> dict[bytes, Head]:
         """What is stored here, by log."""
         return dict(self._heads)
+
+    def agreed(self, peer: NodeId, log_id: bytes) -> int:
+        """Up to which size a peer has shown to hold what we hold of a log; 0 without a link to it."""
+        known = self._peers.get(peer)
+        return 0 if known is None else known.agrees.get(log_id, 0)
+
+    def differs(self, peer: NodeId, log_id: bytes) -> bool:
+        """Whether a peer has shown another history of a log than ours, since there is a link to it."""
+        known = self._peers.get(peer)
+        return known is not None and log_id in known.differs
 
     @property
     def deadline(self) -> float:
@@ -301,7 +318,6 @@ class Reconcile:
         raise Refused(Reason.UNEXPECTED_FRAME, frame.name)
 
     def _on_heads(self, sender: NodeId, peer: _Peer, heads: dict[bytes, Head], now: float) -> list[ReconcileEvent]:
-        events: list[ReconcileEvent] = []
         if len(peer.heads.keys() | heads.keys()) > LOGS_PER_PEER:
             raise Refused(Reason.QUOTA, "too many logs")
         for log_id, head in heads.items():
@@ -309,11 +325,9 @@ class Reconcile:
             if before is not None and head.size < before.size:
                 continue  # an older message, or a peer that lost its store: it is no source for us
             peer.heads[log_id] = head
-            if before is None or head.size > before.size:
-                events.append(PeerHead(sender, log_id, head.size))
             self._compare(sender, peer, log_id)
         self._ask(now)
-        return events + self._take_late()
+        return self._take_late()
 
     def _on_want(self, sender: NodeId, want: Want) -> list[ReconcileEvent]:
         own = self._heads.get(want.log_id)
@@ -327,7 +341,8 @@ class Reconcile:
         """Items that follow what we hold, asked for or pushed; of others nothing is looked at."""
         log_id, one = came.log_id, self._under_way.get(came.log_id)
         own = self._heads.get(log_id)
-        owes = one is not None and one.peer == sender and not one.storing and came.wanted is not None
+        # an answer that was asked for over an earlier link may come late, and is no fault
+        owes = one is not None and one.peer == sender and not one.storing and came.wanted == one.start
         if not self._fits(sender, peer, came, now):
             if owes:
                 self._give_up(log_id, sender, now, ANSWER_WITHIN)
@@ -350,7 +365,7 @@ class Reconcile:
             self._give_up(log_id, sender, now, HELD_FIRST)
             self._ask(now)
             return []
-        self._under_way[log_id] = _UnderWay(sender, math.inf, storing=True, held=held)
+        self._under_way[log_id] = _UnderWay(sender, came.start, math.inf, storing=True, held=held)
         return [ItemsVerified(log_id, node_id, came.start, came.items[:count])]
 
     def _fits(self, sender: NodeId, peer: _Peer, came: Items, now: float) -> bool:
@@ -391,6 +406,7 @@ class Reconcile:
         if before is not None and head.size <= before.size:
             return
         self._heads[log_id] = head
+        self._remember(log_id, head)
         self._behind.pop(log_id, None)
         for peer_id, peer in self._peers.items():
             peer.news[log_id] = head
@@ -404,8 +420,19 @@ class Reconcile:
             return
         if ours is None or theirs.size > ours.size:
             self._behind.setdefault(log_id, set()).add(peer_id)
-        elif theirs.size == ours.size and theirs.root != ours.root:
+            return
+        root = ours.root if theirs.size == ours.size else self._roots.get((log_id, theirs.size))
+        if root is not None and root != theirs.root:
             self._differ(peer_id, peer, log_id)
+        elif root is not None and theirs.size > peer.agrees.get(log_id, 0):
+            peer.agrees[log_id] = theirs.size
+            self._late.append(PeerAgrees(peer_id, log_id, theirs.size))
+
+    def _remember(self, log_id: bytes, head: Head) -> None:
+        """Our root at this size, for peers who will be there when we are further on."""
+        self._roots[log_id, head.size] = head.root
+        while len(self._roots) > ROOTS_MAX:
+            self._roots.popitem(last=False)
 
     def _differ(self, peer_id: NodeId, peer: _Peer, log_id: bytes) -> None:
         """Another history; told once, and the peer is no source of this log any more."""
@@ -456,7 +483,7 @@ class Reconcile:
         own = self._heads.get(log_id)
         size = 0 if own is None else own.size
         count = min(WANT_ITEMS, self._peers[peer_id].heads[log_id].size - size)
-        self._under_way[log_id] = _UnderWay(peer_id, now + ANSWER_WITHIN)
+        self._under_way[log_id] = _UnderWay(peer_id, size, now + ANSWER_WITHIN)
         self._out.append((peer_id, FrameType.WANT, make_want(self.kind, Want(log_id, size, count))))
 
     def _give_up(self, log_id: bytes, peer_id: NodeId, now: float, first: float) -> None:

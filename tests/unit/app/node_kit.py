@@ -157,7 +157,7 @@ class FakeNode:
     async def status(self) -> NodeStatistics:
         link = LinkStatistics(
             name="bob", node=str(BOB.node_id), level=2, opener=True, address="127.0.0.1 4711", epoch=3, epoch_age=1.5,
-            rounds=2, evidence_age=float("inf"), lease_left=100.0,
+            rounds=2, evidence_age=float("inf"), round_trip=0.001, clock_ahead=None, lease_left=100.0,
         )  # fmt: skip
         return NodeStatistics(
             name="alice", node=str(ALICE), mesh_name="test", mesh=str(self.mesh_id), level=1, evidence="software",

@@ -99,7 +99,20 @@ def test_a_restart_is_no_alarm() -> None:
 
 
 def test_a_third_change_between_the_same_two_starts_is_a_clone() -> None:
-    assert changes(0.0, 10.0, 20.0, 30.0) == [False, False, True, True]
+    assert changes(0.0, 10.0, 20.0) == [False, False, True]
+
+
+def test_a_clone_is_told_once_and_not_at_each_change() -> None:
+    assert changes(*(10.0 * number for number in range(40))).count(True) == 1
+
+
+def test_another_pair_of_starts_is_told_again() -> None:
+    starts, alarms = Starts(), 0
+    for pair in ((START, LATER), (LATER, b"start 3" + bytes(9))):
+        for _ in range(5):
+            starts, cloned = starts.changed(*pair, 0.0)
+            alarms += cloned
+    assert alarms == 2
 
 
 def test_changes_more_than_ten_minutes_apart_do_not_count_together() -> None:
@@ -116,3 +129,11 @@ def test_no_more_than_sixteen_changes_are_remembered() -> None:
     for number in range(40):
         starts, _ = starts.changed(START, bytes([number]) * 16, 0.0)
     assert len(starts.changes) == 16
+
+
+def test_the_pairs_that_were_told_are_bounded() -> None:
+    starts = Starts()
+    for number in range(40):
+        for _ in range(3):
+            starts, _ = starts.changed(START, bytes([number]) * 16, 0.0)
+    assert len(starts.told) == 16

@@ -17,7 +17,7 @@ from overlay.core.mesh.reconcile import (
     HeadsDiffer,
     ItemsVerified,
     Misbehaved,
-    PeerHead,
+    PeerAgrees,
     RangeWanted,
     Reconcile,
 )
@@ -145,7 +145,7 @@ def test_without_peers_nothing_is_due() -> None:
 
 def test_a_longer_log_is_asked_for_from_our_end_on(ours: Ours) -> None:
     with_log(ours, 3)
-    assert ours.heads(BOB, 300, ALICE) == [PeerHead(BOB, LOG, 300)]
+    assert ours.heads(BOB, 300, ALICE) == []
     assert wants(ours) == [(BOB, Want(LOG, 3, WANT_ITEMS))]
 
 
@@ -355,7 +355,8 @@ def test_a_head_that_shrinks_is_ignored(ours: Ours) -> None:
 
 
 def test_a_head_that_was_told_before_is_no_event(ours: Ours) -> None:
-    assert len(ours.heads(BOB, 5, ALICE)) == 1
+    with_log(ours, 5)
+    assert ours.heads(BOB, 5, ALICE) == [PeerAgrees(BOB, LOG, 5)]
     assert ours.heads(BOB, 5, ALICE) == []
 
 
@@ -570,7 +571,7 @@ def test_what_is_under_way_is_bounded() -> None:
 
 def test_another_root_for_our_size_is_reported_once(ours: Ours) -> None:
     with_log(ours, 3)
-    assert ours.heads(BOB, 3, ALICE, root=b"other" + bytes(27)) == [PeerHead(BOB, LOG, 3), HeadsDiffer(BOB, LOG, 3)]
+    assert ours.heads(BOB, 3, ALICE, root=b"other" + bytes(27)) == [HeadsDiffer(BOB, LOG, 3)]
     assert ours.heads(BOB, 3, ALICE, root=b"other" + bytes(27)) == []
 
 
