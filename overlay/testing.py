@@ -12,7 +12,7 @@ from overlay.app.config import Config
 from overlay.app.enrol import admit, found_mesh, install, make_request
 from overlay.app.local import LocalNode
 from overlay.core.policy import Policy
-from overlay.net.peer import Handler
+from overlay.net.request import Handler
 from overlay.store.state import StateFolder
 
 LINKED_WITHIN = 20.0  # seconds: our guess, for a loaded machine

@@ -9,7 +9,7 @@ import trio
 
 from overlay.app.compose import open_node
 from overlay.errors import PeerUnreachable, RemoteError, StateInUse, UsageError
-from overlay.net.peer import Request
+from overlay.net.request import Request
 from overlay.registry import Reason
 from overlay.store.state import StateFolder
 from overlay.testing import mesh

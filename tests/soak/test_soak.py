@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from overlay.app.local import LocalNode
-from overlay.net.peer import Request
+from overlay.net.request import Request
 from overlay.testing import mesh
 
 NAMES = tuple(f"node{number}" for number in range(7))  # 21 links
