@@ -97,6 +97,8 @@ class Role(IntEnum):
 class FrameType(IntEnum):
     """First byte of a frame. 0x80 to 0xFF are skipped when unknown, all others close the link."""
 
+    __hash__ = int.__hash__  # Enum's own is Python code, and each frame is looked up in tables
+
     CHALLENGE = 0x01
     PROOF = 0x02
     VERDICT = 0x03

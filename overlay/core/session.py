@@ -410,7 +410,12 @@ class Session:
     # --- frames -----------------------------------------------------------------------------------------------------
 
     def _frame(self, frame: Frame, now: float) -> None:
-        kind, body = FrameType(frame.type), frame.body
+        kind, body = frame.type, frame.body
+        if kind in APPLICATION and self.state is State.OPEN:
+            whole = self._reassembler.add(frame)
+            if whole is not None:
+                self._events.append(MessageReceived(kind, frame.stream, whole.body, self._peer))
+            return
         if kind in STREAM and frame.flags:
             raise Refused(Reason.MALFORMED, f"{kind.name} in parts")
         if kind not in _ON_STREAMS and (frame.flags or frame.stream):
@@ -430,11 +435,7 @@ class Session:
 
     def _open_frame(self, kind: FrameType, frame: Frame, now: float) -> None:
         body = frame.body
-        if kind in APPLICATION:
-            whole = self._reassembler.add(frame)
-            if whole is not None:
-                self._events.append(MessageReceived(kind, frame.stream, whole.body, self._peer))
-        elif kind in STREAM:
+        if kind in STREAM:
             self._stream_frame(kind, frame.stream, body, now)
         elif kind in REKEY:
             self._act(self._rekey.receive(kind, body, now))

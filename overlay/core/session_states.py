@@ -23,6 +23,8 @@ class State(Enum):
     OPEN = auto()
     CLOSED = auto()
 
+    __hash__ = object.__hash__  # Enum's own is Python code
+
 
 class Step(Enum):
     """What moves a link on."""

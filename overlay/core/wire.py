@@ -300,6 +300,8 @@ class UnverifiedSign1:
 
 def _protected(algorithm: int, kid: bytes | None) -> bytes:
     """The protected header {1: alg, 4: kid}, the only one in use."""
+    if algorithm == COSE_EDDSA and kid is not None and len(kid) == 32:
+        return _PREFIX_WITH_KID + kid
     return cbor2.dumps({1: algorithm} if kid is None else {1: algorithm, 4: kid})
 
 
@@ -315,9 +317,9 @@ def sign1(payload: bytes, *, signer: Signer, aad: bytes, kid: bytes | None) -> b
     return bytes([COSE_SIGN1_TAG_BYTE]) + cbor2.dumps([protected, {}, payload, signature])
 
 
+_PREFIX_WITH_KID: Final = cbor2.dumps({1: COSE_EDDSA, 4: bytes(32)})[:-32]
 _PROTECTED_EDDSA: Final = _protected(COSE_EDDSA, None)
 _PROTECTED_ES256: Final = _protected(COSE_ES256, None)
-_PREFIX_WITH_KID: Final = _protected(COSE_EDDSA, bytes(32))[:-32]
 
 
 def parse_sign1(raw: bytes, *, limit: int, with_kid: bool = True) -> UnverifiedSign1:

@@ -41,6 +41,7 @@ LAST_WORDS = 1.0  # seconds for what is queued when the session ends, GOODBYE th
 HANG_UP = 0.5  # seconds for the peer to close its side: what it still sends would reset the connection
 LATE = 0.25  # seconds: our guess
 NOTHING = memoryview(b"")
+OF_STREAMS = (StreamAccepted, StreamRoom, StreamSigned, StreamEnded, StreamBroken)
 
 Owner = Callable[["Link", Event], None]
 
@@ -149,7 +150,10 @@ class Link:
             self.close(Reason.SLOW_CONSUMER)
             raise PeerUnreachable("the peer takes nothing more", hint="it is slow or stuck; the link was closed")
         self.session.send(frame, stream, body, trio.current_time())
-        self.kick()
+        if not self._held:
+            self._push()
+        if self._moved:
+            self._moved.unpark_all()
 
     @property
     def waiting(self) -> int:
@@ -212,7 +216,8 @@ class Link:
         if self._held:
             return
         self._push()
-        self._moved.unpark_all()
+        if self._moved:
+            self._moved.unpark_all()
         if self.session.deadline < self._asleep_until:
             self._wake_clock.set()
 
@@ -293,11 +298,8 @@ class Link:
 
     def _push(self) -> None:
         """Give the connection what it takes; the rest waits for the pump."""
-        while not self._unsent:
-            data = self.session.data_to_send()
-            if not data:
-                return
-            self._send_now(memoryview(data))
+        while not self._unsent and self.session.queued:
+            self._send_now(memoryview(self.session.data_to_send()))
 
     def _send_now(self, data: memoryview) -> None:
         try:
@@ -429,16 +431,21 @@ class Link:
                     stream = self.streams.get(event.stream)
                     if stream is not None:
                         stream.on_data(event.data)
+                elif type(event) is MessageReceived:
+                    self._connection.breathe()  # what was heard is read before more comes
+                    self._owner(self, event)
                 else:
                     only_data = False
                     self._tell(event)
         finally:
             self._held -= 1
-        if not only_data or not events or self.session.queued:  # data alone moves no deadline forward
+        if not only_data or not events or self.session.queued:  # data and messages alone move no deadline forward
             self.kick()
+        elif self._moved:
+            self._moved.unpark_all()
 
     def _tell(self, event: Event) -> None:
-        if isinstance(event, StreamAccepted | StreamRoom | StreamSigned | StreamEnded | StreamBroken):
+        if isinstance(event, OF_STREAMS):
             stream = self.streams.get(event.stream)
             if stream is not None:
                 stream.on_event(event)
@@ -451,6 +458,4 @@ class Link:
             self._room.unpark_all()
             for one in tuple(self.streams.values()):
                 one.link_ended()
-        if isinstance(event, MessageReceived):
-            self._connection.breathe()  # what was heard is read before more comes
         self._owner(self, event)

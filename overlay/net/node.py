@@ -223,6 +223,8 @@ class Node:
     def link_event(self, link: Link, event: Event) -> None:
         """Any event of any link."""
         match event:
+            case MessageReceived():
+                self._on_message(link, event)
             case EvidenceWanted(binding=binding):
                 self._attester.admission(link, binding)
             case NonceReceived(number=number, binding=binding):
@@ -240,8 +242,6 @@ class Node:
                 self.emit(LinkRekeyed(name=name, node=node, epoch=epoch))
             case CredentialsChanged():
                 self._notify_peers()
-            case MessageReceived():
-                self._on_message(link, event)
             case StreamOffered():
                 self._on_stream(link, event)
             case Ponged(pong=pong):

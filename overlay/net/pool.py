@@ -17,7 +17,7 @@ from overlay.core.mesh.found import Address, Candidate
 from overlay.core.mesh.links import Choice, LinkFacts, Starts, choose, dial_delay
 from overlay.core.mesh.load import Load
 from overlay.core.session import Session
-from overlay.core.session_events import Closed, Event, Failed, Opened, PeerIdentified, Ponged
+from overlay.core.session_events import Closed, Event, Failed, MessageReceived, Opened, PeerIdentified, Ponged
 from overlay.net.dial import connect_any, dial_order
 from overlay.net.link import Link
 from overlay.registry import Reason, Role
@@ -203,6 +203,8 @@ class Pool:
 
     def _on_event(self, link: Link, event: Event) -> None:
         self._owner.link_event(link, event)
+        if isinstance(event, MessageReceived):
+            return
         if isinstance(event, PeerIdentified) and link in self._places:
             self.load.progressed(self._places[link])
         if isinstance(event, Opened | Closed | Failed):
