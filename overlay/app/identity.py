@@ -1,7 +1,7 @@
 """From a state folder to who we are now: the identity key, and an endorsement for the keys of this start."""
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -73,7 +73,7 @@ def attestation_blob(folder: StateFolder) -> KeyBlob | None:
 
 
 class Endorser:
-    """Makes the endorsements of one start: the same Noise and message keys, a new life each time."""
+    """Makes the endorsements of one start: the same message key and a fresh Noise static key, a new life each time."""
 
     def __init__(self, folder: StateFolder, membership: Membership, tpm: "Tpm | None") -> None:
         self._folder = folder
@@ -105,18 +105,16 @@ class Endorser:
             return self._local(kept, at)
 
     def renew(self, at: datetime) -> LocalIdentity:
-        """A new endorsement for the same keys; blocks while the identity key signs."""
+        """A new endorsement, with a fresh Noise static key for the links to come; blocks while the identity key signs."""
         leaf = self._membership.certificate.leaf
         certificate = verify_leaf(leaf, self._membership.certificate.chain, self._membership.trust.root, at)
         end = min(at + timedelta(seconds=limits.ENDORSEMENT_LIFE), certificate.not_after)
-        keys = self._keys
+        keys = replace(self._keys, noise_private=secrets.token_bytes(32))
         endorsement = make_endorsement(
             identity_signer(self._folder, self._tpm), mesh_id=self._membership.trust.mesh_id, leaf=leaf,
             noise_public=keys.noise.public, message=keys.message, start_id=keys.start_id, not_before=at, not_after=end,
         )
-        keys = SessionKeys(
-            endorsement=endorsement, noise_private=keys.noise_private, message_seed=keys.message_seed, start_id=keys.start_id
-        )
+        keys = replace(keys, endorsement=endorsement)
         local = self._local(keys, at)
         save_session_keys(self._folder, keys)
         self._keys, self.warning = keys, ""

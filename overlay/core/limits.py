@@ -52,6 +52,7 @@ PROBE_WITHIN: Final = 2.0
 CLOCK_TOLERANCE: Final = 300.0
 ENDORSEMENT_LIFE: Final = 24 * 3600.0
 ENDORSEMENT_RENEW: Final = 12 * 3600.0
+STATIC_RENEW_WITHIN: Final = 12 * 3600.0  # protocol: links under an older static key are replaced, spread at random
 CERTIFICATE_LIFE_MAX: Final = 7 * 86_400.0
 
 # Evidence

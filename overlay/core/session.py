@@ -151,6 +151,13 @@ class Session:
         return self._first_h
 
     @property
+    def statics_changed(self) -> bool:
+        """Whether a new link between the two would have another Noise static key at one end than this one has."""
+        if not self._keyed or self.state is not State.OPEN:
+            return False
+        return (self._identity.static.public, self._peer.noise_public) != self._statics
+
+    @property
     def queued(self) -> int:
         """Bytes that wait to be sealed or taken."""
         return self._outbox.queued
@@ -364,6 +371,7 @@ class Session:
         self._sending, self._receiving = keys, keys
         self._rekey = Rekey(link, keys, times=config.rekey, chance=config.handshake.chance, now=now)
         self._first_h = keys.h
+        self._statics = self._identity.static.public, agreement.remote_static
         self._peer = peer
         self._liveness.heard(now)
         self._side = None

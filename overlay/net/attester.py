@@ -1,6 +1,7 @@
 """Leads the rounds of evidence: one proof at a time serves all links, and credentials change only between two proofs."""
 
 from collections.abc import Awaitable, Callable, Hashable, Iterable
+from typing import Protocol
 
 import trio
 
@@ -17,7 +18,21 @@ from overlay.registry import EvidenceKind
 ADMISSION_PROOF = -1  # stands for the CHALLENGE's nonce among the round numbers
 RENEW_LOOK_EVERY = 60.0  # seconds: a machine that slept, or a TPM that failed, costs a minute
 
-Failed = Callable[[str, str], None]  # what failed, and a hint
+
+class AttesterOwner(Protocol):
+    """What the attester asks and tells the node."""
+
+    def links(self) -> Iterable[Link]:
+        """All connections, half-open ones too."""
+        ...
+
+    def evidence_failed(self, detail: str, hint: str) -> None:
+        """The prover, or a renewal, could not."""
+        ...
+
+    def credentials_renewed(self) -> None:
+        """Every link goes on under new credentials."""
+        ...
 
 
 class Attester:
@@ -26,8 +41,7 @@ class Attester:
     def __init__(
         self, identity: LocalIdentity, *, prover: Callable[[LocalIdentity], Prover],
         renew: Callable[[], Awaitable[LocalIdentity]],
-        renewal_due: Callable[[LocalIdentity], bool], links: Callable[[], Iterable[Link]], failed: Failed, times: AttestTimes,
-        chance: Chance,
+        renewal_due: Callable[[LocalIdentity], bool], owner: AttesterOwner, times: AttestTimes, chance: Chance,
     ) -> None:
         self.identity = identity
         self.warning = ""
@@ -35,8 +49,7 @@ class Attester:
         self._prover = prover(identity)
         self._renew = renew
         self._renewal_due = renewal_due
-        self._links = links
-        self._failed = failed
+        self._owner = owner
         self._leader = RoundLeader(times=times, chance=chance, now=trio.current_time())
         self._wake = trio.Event()
         self._proving = trio.Lock()
@@ -79,11 +92,11 @@ class Attester:
                 self._lead(nursery)
 
     def _lead(self, nursery: trio.Nursery) -> None:
-        links = frozenset[Hashable](link for link in self._links() if link.is_open)
+        links = frozenset[Hashable](link for link in self._owner.links() if link.is_open)
         for event in self._leader.tick(trio.current_time(), links):
             match event:
                 case OpenRound(number=number):
-                    for link in self._links():
+                    for link in self._owner.links():
                         link.open_round(number)
                 case ProofWanted():
                     nursery.start_soon(self._prove, event)
@@ -107,7 +120,7 @@ class Attester:
 
     def _give_up(self, wanted: ProofWanted, error: OverlayError) -> None:
         self.warning = str(error)
-        self._failed(str(error), error.hint)
+        self._owner.evidence_failed(str(error), error.hint)
         for link, number, _ in wanted.bindings:
             if isinstance(link, Link) and number == ADMISSION_PROOF:
                 link.evidence_failed(str(error))
@@ -120,16 +133,17 @@ class Attester:
                 try:
                     await self.renew()
                 except OverlayError as error:
-                    self._failed(f"the endorsement was not renewed: {error}", error.hint)
+                    self._owner.evidence_failed(f"the endorsement was not renewed: {error}", error.hint)
 
     async def renew(self) -> None:
         """Between two proofs, because a proof is judged under the credentials that the peer knows."""
         async with self._proving:
             identity = await self._renew()
             self._prover = self._make_prover(identity)
-            for link in self._links():
+            for link in self._owner.links():
                 link.change_credentials(identity)
             self.identity = identity
+        self._owner.credentials_renewed()
 
 
 def renewal_due(identity: LocalIdentity, now: float) -> bool:

@@ -71,6 +71,7 @@ class Link:
         self.replies: set[bytes] = set()  # tokens of our calls that wait here
         self.streams: dict[int, Stream] = {}
         self.opened_at = -math.inf
+        self.replace_at = math.inf  # when whoever opened it opens another one, under newer static keys
         self.ended: Closed | Failed | None = None
         self._connection: Connection = connection_over(stream)
         self._buffer = receive_buffer()

@@ -129,7 +129,7 @@ class Node:
         self._attester = Attester(
             parts.identity, prover=parts.prover, renew=parts.renew,
             renewal_due=lambda identity: renewal_due(identity, parts.calendar().timestamp()),
-            links=lambda: self.pool.all_links, failed=self._evidence_failed, times=parts.attest, chance=parts.chance,
+            owner=self, times=parts.attest, chance=parts.chance,
         )
         self._peers_changed = trio.Event()
         self.pool = Pool(own_id=parts.identity.node_id, owner=self, nursery=nursery, fraction=parts.chance.fraction)
@@ -147,8 +147,20 @@ class Node:
         """Why our prover failed the last time; empty while it works."""
         return self._attester.warning
 
-    def _evidence_failed(self, detail: str, hint: str) -> None:
+    # --- what the attester asks and tells (AttesterOwner) -----------------------------------------------------------
+
+    def links(self) -> tuple[Link, ...]:
+        """Every connection."""
+        return self.pool.all_links
+
+    def evidence_failed(self, detail: str, hint: str) -> None:
+        """Our prover could not, or the endorsement was not renewed."""
         self.emit(EvidenceFailed(detail=detail, hint=hint))
+
+    def credentials_renewed(self) -> None:
+        """Links under an older static key are replaced, one after the other."""
+        for link in self.pool.all_links:
+            self.pool.renew_statics(link, limits.STATIC_RENEW_WITHIN)
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -242,6 +254,7 @@ class Node:
                 self.emit(LinkRekeyed(name=name, node=node, epoch=epoch))
             case CredentialsChanged():
                 self._notify_peers()
+                self.pool.renew_statics(link, limits.STATIC_RENEW_WITHIN)
             case StreamOffered():
                 self._on_stream(link, event)
             case Ponged(pong=pong):

@@ -4,6 +4,7 @@ A link that gives way to another one is closed when that one has carried a recor
 it may be lost all the same, so the owner hears of its end (`link_replaced`).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -82,6 +83,7 @@ class Pool:
         self._all: set[Link] = set()
         self._places: dict[Link, int] = {}  # of those that came in and are not open yet
         self._facts: dict[Link, LinkFacts] = {}
+        self._dialled: dict[Link, Target] = {}
         self._probed: dict[NodeId, Link] = {}
         self._unproven: dict[Link, trio.Event] = {}  # links that were asked for a sign of life before others give way
         self._starts: dict[NodeId, Starts] = {}
@@ -189,6 +191,7 @@ class Pool:
             address, stream = connected
             target.misses.pop(address, None)
             link = self._make(stream, Role.OPENER, candidate.tag, address)
+            self._dialled[link] = target
             await self._carry(link)
             if link.session.peer is not None:
                 target.node_id = link.session.peer.node_id
@@ -317,11 +320,25 @@ class Pool:
 
     def _forget(self, link: Link) -> None:
         self._all.discard(link)
+        self._dialled.pop(link, None)
         self._leave_place(link)
         self._shrunk.set()
         self._shrunk = trio.Event()
         if link in self._facts:
             self._lost(link)
+
+    def renew_statics(self, link: Link, within: float) -> None:
+        """A static key has changed at one end of a link: if we opened it, open another one, at some time until then."""
+        if link.session.role is Role.OPENER and link.session.statics_changed:
+            link.replace_at = min(link.replace_at, trio.current_time() + within * self._fraction())
+            self._nursery.start_soon(self._replace, link)
+
+    async def _replace(self, link: Link) -> None:
+        """Open another link when it is time; the old one gives way when the new one works."""
+        await trio.sleep_until(link.replace_at)
+        target = self._dialled.get(link)
+        if target is not None and self.links.get(link.peer.node_id) is link and not self._closing:
+            await self._dial(target)
 
     def close(self, reason: Reason) -> None:
         """Say GOODBYE on every link and dial no more."""

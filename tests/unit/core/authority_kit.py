@@ -101,6 +101,7 @@ def make_member(
     facts: LeafFacts | None = None,
     tpm_like: bool = False,
     start: int = 1,
+    noise_key: str = "",
     not_before: datetime | None = None,
     life: timedelta = DAY,
     endorsement_life: timedelta | None = None,
@@ -110,6 +111,7 @@ def make_member(
     Args:
         tpm_like: an identity key on P-256 instead of Ed25519.
         start: another number gives other Noise and message keys and another start id.
+        noise_key: another word gives another Noise key of the same start.
         endorsement_life: as long as the certificate, at most a day, unless said.
     """
     begin = not_before or mesh.at - timedelta(minutes=1)
@@ -118,7 +120,7 @@ def make_member(
     request = verify_request(build_request(signer, name))
     facts = facts or LeafFacts()
     leaf = mesh.authority.issue(request, name=name, facts=facts, not_before=begin, not_after=begin + life)
-    noise = X25519Pair.from_private(seed("noise", mesh.root.name, name, str(start)))
+    noise = X25519Pair.from_private(seed("noise", mesh.root.name, name, str(start) + noise_key))
     message = Ed25519Signer(seed("message", mesh.root.name, name, str(start)))
     start_id = seed("start", mesh.root.name, name, str(start))[:16]
     endorsement = make_endorsement(
