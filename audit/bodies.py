@@ -21,6 +21,7 @@ Body = Mapping[int, Any]
 WORD_MAX: Final = 64  # bytes of a word such as a reason: our guess
 DETAIL_MAX: Final = 1024  # bytes of a text for people: our guess
 APPLICATION_TYPE_MAX: Final = 128  # bytes: our guess
+VALUE_DEPTH_MAX: Final = 32  # lists and maps in each other: our guess
 CHAIN_MAX: Final = 3  # certificates, as on a link
 DER_MAX: Final = 8 * 1024  # all certificates of a link together; one cannot be larger
 
@@ -209,7 +210,15 @@ def read_application(body: Body) -> tuple[str, Any]:
         json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair could not be shown
     except (ValueError, RecursionError):
         malformed("the value of an application entry is not JSON")
+    if not _shallow(value, VALUE_DEPTH_MAX):
+        malformed("the value of an application entry is nested too deep")
     return body[0], value
+
+
+def _shallow(value: object, depth: int) -> bool:
+    """Whether no list or map in it lies deeper than so many others: whoever shows it may recurse."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return inside is None or (depth > 0 and all(_shallow(one, depth - 1) for one in inside))
 
 
 def _sorted_map(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

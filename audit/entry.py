@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from overlay.core.keys import MeshId, NodeId, Signer
 from overlay.core.limits import ENTRY_MAX
-from overlay.core.mesh.chains import HLC_MAX, SEQ_MAX, hlc_time, item_hash
+from overlay.core.mesh.chains import HLC_MAX, SEQ_LAST, hlc_time, item_hash
 from overlay.core.wire import (
     Anything,
     Array,
@@ -39,7 +39,7 @@ TYPE_MAX: Final = 255
 U32_MAX: Final = 2**32 - 1
 
 _FORM: Final = (
-    Bytes(32), Bytes(LOG_ID_SIZE), UInt(SEQ_MAX), Bytes(32), UInt(HLC_MAX), UInt(TYPE_MAX), Anything(),
+    Bytes(32), Bytes(LOG_ID_SIZE), UInt(SEQ_LAST), Bytes(32), UInt(HLC_MAX), UInt(TYPE_MAX), Anything(),
     Array(Bytes(32), REFERENCES_MAX), Maybe(Tuple((UInt(U32_MAX), UInt(U32_MAX), UInt()))),
 )  # fmt: skip
 

@@ -61,11 +61,11 @@ class LocalAudit:
                     return  # a follower that sleeps misses entries; `read` has them
 
         self._followers.add(take)
-        try:
-            async with out:
+        async with out:
+            try:
                 yield out.__aiter__()
-        finally:
-            self._followers.discard(take)
+            finally:
+                self._followers.discard(take)  # first: an entry that becomes durable now finds no closed channel
 
     def statistics(self) -> tuple[ChainStatistics, ...]:
         """Every log that this node holds, by node and log."""

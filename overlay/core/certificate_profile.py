@@ -124,9 +124,11 @@ class Life:
 
     @classmethod
     def between(cls, not_before: datetime, not_after: datetime) -> "Life":
-        """Rounded down to seconds, as certificates hold them; raises ValueError for naive or reversed times."""
+        """Rounded down to seconds, as certificates hold them; raises ValueError for naive, reversed and very old times."""
         if not_before.tzinfo is None or not_after.tzinfo is None or not_after <= not_before:
             raise ValueError("a life has two aware times, the first before the second")
+        if not_before.timestamp() < 0:
+            raise ValueError("a life begins after 1970: serial numbers count from there")
         return cls(*(time.astimezone(UTC).replace(microsecond=0) for time in (not_before, not_after)))
 
 

@@ -233,7 +233,9 @@ class Link:
         return stream
 
     def answer_stream(self, stream: int, refusal: ReplyStatus | None = None, text: str = "") -> None:
-        """Take a stream that the peer opened, or refuse it."""
+        """Take a stream that the peer opened, or refuse it; nothing happens if the link has ended meanwhile."""
+        if not self.is_open:
+            return
         now = trio.current_time()
         if refusal is None:
             self.session.streams.accept(stream, now)

@@ -398,7 +398,9 @@ class Node:
             yield stream
 
     def _on_stream(self, link: Link, offered: StreamOffered) -> None:
-        """A stream to one of our handlers."""
+        """A stream to one of our handlers; the same bytes may have ended the link."""
+        if not link.is_open:
+            return
         name = offered.call.method
         handler = self.parts.streams.get(name)
         if handler is None:

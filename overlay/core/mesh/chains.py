@@ -9,7 +9,8 @@ from typing import Final
 from overlay.core.limits import CLOCK_TOLERANCE
 from overlay.core.wire import sha256
 
-SEQ_MAX: Final = 2**53  # our guess; it fits what SQLite and JSON readers can count
+SEQ_MAX: Final = 2**53  # of items in a chain: our guess; it fits what SQLite and JSON readers can count
+SEQ_LAST: Final = SEQ_MAX - 1  # so that the size of a chain with it can still be told
 HLC_SHIFT: Final = 16
 HLC_MAX: Final = 2**63 - 1  # the year 6429; fits SQLite's integers
 

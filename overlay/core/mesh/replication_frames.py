@@ -95,6 +95,8 @@ def open_items(kind: ChainKind, body: bytes) -> Items:
     log_id, start, items, wanted = _open(
         kind, body, _LOG, UInt(SEQ_MAX), Array(_ITEM, limits.WANT_ITEMS), Maybe(UInt(SEQ_MAX))
     )
+    if start + len(items) > SEQ_MAX:
+        malformed("numbers that no chain has")
     return Items(log_id, start, tuple(items), wanted)
 
 

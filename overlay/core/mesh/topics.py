@@ -16,7 +16,7 @@ from typing import Any, Final
 from overlay.core import limits
 from overlay.core.identity import LocalIdentity
 from overlay.core.keys import NodeId
-from overlay.core.mesh.chains import HLC_MAX, hlc_time, is_ahead, item_hash
+from overlay.core.mesh.chains import HLC_MAX, SEQ_LAST, hlc_time, is_ahead, item_hash
 from overlay.core.wire import Bytes, Text, UInt, make_map, open_map, parse_sign1, sha256, sign1
 from overlay.errors import Refused, UsageError
 from overlay.registry import GENESIS, Label, Reason
@@ -113,7 +113,7 @@ def verify_publication(raw: bytes, *, mesh_id: bytes, author_of: AuthorOf) -> Pu
 
 def _fields(payload: bytes) -> list[Any]:
     return open_map(
-        payload, Bytes(32), Text(TOPIC_MAX), Bytes(16), UInt(HLC_MAX), Bytes(32), UInt(HLC_MAX), Bytes(0, BODY_MAX),
+        payload, Bytes(32), Text(TOPIC_MAX), Bytes(16), UInt(SEQ_LAST), Bytes(32), UInt(HLC_MAX), Bytes(0, BODY_MAX),
         limit=limits.ENTRY_MAX,
     )  # fmt: skip
 

@@ -1,0 +1,65 @@
+"""Targets: what is shown as evidence, and the structures of a TPM in it."""
+
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final
+
+from attest.areas import parse_area
+from attest.credential import make_credential, parse_endorsement_key
+from attest.enrol import TpmRequest, check_request
+from attest.evidence import parse_claims
+from attest.key_blob import KeyBlob
+from attest.quote import Enrolled, check_quote, parse_certification, parse_quote
+from attest.software import check_software
+from attest.structures import EcdsaSignature
+from overlay.core import rounds
+from overlay.core.certificate_profile import LeafFacts
+from overlay.core.evidence import Evidence
+from overlay.core.limits import PROOF_MAX
+from overlay.errors import Refused, StateDamaged
+from tests.fuzz.kit import cut
+from tests.unit.attest.software_tpm import AK, AK_QUALIFIED, a_binding, a_peer
+from tests.unit.core.session_kit import ALICE
+
+QUOTED: Final = Evidence(count=1, index=0, path=(), claims=b"", ak_public=AK.area.raw, quote=b"", signature=b"")
+ENROLLED: Final = Enrolled(ak_name=AK.area.name, ak_qualified_name=AK_QUALIFIED)
+
+
+def evidence(data: bytes) -> None:
+    """The envelopes of evidence, and a software signature over whatever it says."""
+    first, rest = cut(data)
+    with suppress(Refused):
+        rounds.unpack_evidence(rest)
+    with suppress(Refused):
+        parse_claims(rest)
+    with suppress(Refused):
+        found = Evidence.unpack(rest, b"claims", limit=PROOF_MAX)
+        check_quote(found, a_binding(), ENROLLED, pcr_bitmap=first << 8, previous=(1, 1, 1))
+    with suppress(Refused):
+        found = Evidence.unpack(rest, b"claims", limit=PROOF_MAX)
+        check_software(found, a_binding(), a_peer(LeafFacts()))
+    with suppress(Refused):
+        rounds.unpack_nonce(rest)
+    with suppress(Refused):
+        rounds.unpack_round(rest)
+
+
+def tpm(data: bytes) -> None:
+    """Structures of a TPM: quote, certification, public area, signature, key blob; a quote that the key has signed."""
+    first, rest = cut(data)
+    for parse in (parse_quote, parse_certification, parse_area, EcdsaSignature.parse):
+        with suppress(Refused):
+            parse(rest)
+    with suppress(Refused):
+        make_credential(parse_endorsement_key(rest), AK.area.name, bytes(32))
+    with suppress(StateDamaged):
+        KeyBlob.unpack(rest)
+    with suppress(Refused):
+        said = replace(QUOTED, quote=rest, signature=AK.sign(rest))
+        check_quote(said, a_binding(), ENROLLED, pcr_bitmap=first << 8, previous=None)
+    with suppress(Refused):
+        shown = TpmRequest(
+            ek_public=rest, ak_public=AK.area.raw, identity_public=rest, parent_name=rest[:34], attested=rest,
+            signature=rest[:72],
+        )
+        check_request(shown, b"csr", ALICE.peer.certificate.identity)

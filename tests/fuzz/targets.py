@@ -1,0 +1,32 @@
+"""What is fuzzed: one plain function per parser, bytes in. A parser may raise `Refused` and nothing else; a target, nothing.
+
+A parser behind a signature would never be reached by changed bytes. So a first byte decides in most targets whether what
+follows is taken as it stands, or as content that the right key then signs.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from tests.fuzz import evidence_targets, identity_targets, link_targets, message_targets, wire_targets
+
+TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
+    "record": wire_targets.record,
+    "frame": wire_targets.frame,
+    "cbor": wire_targets.cbor,
+    "cose": wire_targets.cose,
+    "announcement": wire_targets.announcement,
+    "control": wire_targets.control,
+    "replication": wire_targets.replication,
+    "certificate": identity_targets.certificate,
+    "request": identity_targets.request,
+    "endorsement": identity_targets.endorsement,
+    "enrolment": identity_targets.enrolment,
+    "evidence": evidence_targets.evidence,
+    "tpm": evidence_targets.tpm,
+    "message": message_targets.message,
+    "batch": message_targets.batch,
+    "audit": message_targets.audit,
+    "admission": link_targets.admission,
+    "link": link_targets.link,
+    "cuts": link_targets.cuts,
+}
