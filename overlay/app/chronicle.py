@@ -33,7 +33,7 @@ class Chronicle:
         self._log = log
         self._at = at
         self._strangers: Counter[Reason] = Counter()
-        self._told: set[tuple[str, Reason, int]] = set()
+        self._told: set[tuple[str, str, int]] = set()  # node, what was said, in which minute
         self._drafts_in, self._drafts = trio.open_memory_channel[Draft](WAITING_MAX)
 
     def observe(self, event: NodeEvent) -> None:
@@ -82,11 +82,11 @@ class Chronicle:
                 return EntryType.LIFECYCLE, bodies.lifecycle("started", version=VERSION)
             case NodeStopping():
                 return EntryType.LIFECYCLE, bodies.lifecycle("stopped")
-            case PeerUp():
+            case PeerUp() if self._is_news(event.node, f"{event.kid} {event.level}"):
                 kind = EvidenceKind[event.evidence.upper()]  # there is a lease, and so an appraisal, while a link is open
                 body = bodies.admission(NodeId.parse(event.node), bytes.fromhex(event.kid), level=event.level, evidence=kind)
                 return EntryType.ADMISSION, body
-            case TrustLost():
+            case TrustLost() if self._is_news(event.node, f"drift {event.reason}"):
                 return EntryType.DRIFT, bodies.drift(NodeId.parse(event.node), event.reason, detail=event.detail[:512])
             case LinkRefused() if not event.by_peer:
                 return self._refusal(event.node, event.reason)
@@ -98,11 +98,17 @@ class Chronicle:
         if not node:
             self._strangers[reason] += 1
             return None
-        told = (node, reason, self._minute())
-        if told in self._told:
+        if not self._is_news(node, f"refusal {reason}"):
             return None
+        return EntryType.REFUSAL, bodies.refusal(NodeId.parse(node), reason, minute=self._minute())
+
+    def _is_news(self, node: str, what: str) -> bool:
+        """Whether this was not said of a node in this minute: nobody fills our log by coming and going."""
+        told = (node, what, self._minute())
+        if told in self._told:
+            return False
         self._told.add(told)
-        return EntryType.REFUSAL, bodies.refusal(NodeId.parse(node), reason, minute=told[2])
+        return True
 
     def _minute(self) -> int:
         return math.floor(self._at().timestamp() / MINUTE)

@@ -32,8 +32,13 @@ def say(text: str = "") -> None:
 
 
 def say_json(value: object) -> None:
-    """The result as JSON on one line."""
-    say(compact(value))
+    """The result as JSON on one line; what could move the cursor of a terminal is written as escapes of JSON."""
+    say("".join(letter if _is_harmless(letter) else _json_escape(letter) for letter in compact(value)))
+
+
+def _json_escape(letter: str) -> str:
+    units = letter.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at] << 8 | units[at + 1]:04x}" for at in range(0, len(units), 2))
 
 
 def say_bytes(data: bytes) -> None:

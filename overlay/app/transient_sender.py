@@ -9,8 +9,9 @@ from typing import Final, Protocol
 
 import trio
 
-from overlay.core.batches import COUNT_MAX, MESSAGES_MAX, SignedBatch, sign_batch, size_of
+from overlay.core.batches import SignedBatch, sign_batch, size_of
 from overlay.core.identity import LocalIdentity
+from overlay.core.limits import BATCH_COUNT_MAX, BATCH_MESSAGES_MAX
 from overlay.core.mesh.chains import next_hlc
 from overlay.core.mesh.transients import KIND
 
@@ -81,7 +82,7 @@ class TransientSender:
         return True
 
     def _fits(self, size: int) -> bool:
-        return self._size + size <= MESSAGES_MAX and len(self._queue) < COUNT_MAX
+        return self._size + size <= BATCH_MESSAGES_MAX and len(self._queue) < BATCH_COUNT_MAX
 
     async def run(self) -> None:
         """Sign and send until cancelled; what is queued then still leaves."""

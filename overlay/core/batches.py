@@ -14,20 +14,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
-from overlay.core import limits
 from overlay.core.identity import LocalIdentity
 from overlay.core.keys import NodeId
+from overlay.core.limits import BATCH_COUNT_MAX, BATCH_HEAD_MAX, BATCH_KIND_MAX, BATCH_MAX, BATCH_MESSAGES_MAX
 from overlay.core.merkle import check_inclusion, levels_of, path_through, root_of
 from overlay.core.wire import Array, Bytes, UInt, UnverifiedSign1, make_map, malformed, open_map, parse_sign1, sign1
 from overlay.errors import Refused
 from overlay.registry import Label, Reason
 
-COUNT_MAX: Final = 1024  # messages under one signature: our guess; from 256 on hashing costs more than the signature
-BATCH_MAX: Final = limits.FRAME_BODY_MAX  # one frame, so one record, and little that a kept message keeps in memory
-HEAD_MAX: Final = 512  # our guess, twice what it needs
-KIND_MAX: Final = 64  # of a label: our guess
-HLC_MAX: Final = 2**63 - 1 - COUNT_MAX  # so that every message has a time
-MESSAGES_MAX: Final = BATCH_MAX - HEAD_MAX  # what `size_of` gives for all messages of a batch together
+HLC_MAX: Final = 2**63 - 1 - BATCH_COUNT_MAX  # so that every message has a time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,13 +123,13 @@ class UnverifiedProof:
 
 
 def size_of(message: bytes) -> int:
-    """What a message adds to a batch, at most; the sum is bounded by MESSAGES_MAX."""
+    """What a message adds to a batch, at most; the sum is bounded by BATCH_MESSAGES_MAX."""
     return len(message) + 5
 
 
 def sign_batch(own: LocalIdentity, mesh_id: bytes, *, kind: bytes, hlc: int, messages: Sequence[bytes]) -> SignedBatch:
     """Sign messages of one kind together; the first was said at `hlc`. Raises ValueError for too few, or for too much."""
-    if not 0 < len(messages) <= COUNT_MAX or sum(map(size_of, messages)) > MESSAGES_MAX:
+    if not 0 < len(messages) <= BATCH_COUNT_MAX or sum(map(size_of, messages)) > BATCH_MESSAGES_MAX:
         raise ValueError("that does not fit into one batch")
     root = root_of(leaves_of(messages))
     payload = make_map(own.node_id, kind, hlc, len(messages), root)
@@ -145,17 +140,19 @@ def sign_batch(own: LocalIdentity, mesh_id: bytes, *, kind: bytes, hlc: int, mes
 
 def parse_batch(raw: bytes) -> UnverifiedBatch:
     """Read a batch. Raises Refused: MALFORMED, TOO_LARGE, UNSUPPORTED."""
-    head, messages = open_map(raw, Bytes(1, HEAD_MAX), Array(Bytes(0, MESSAGES_MAX), COUNT_MAX), limit=BATCH_MAX)
-    return UnverifiedBatch(parse_sign1(head, limit=HEAD_MAX), messages)
+    head, messages = open_map(
+        raw, Bytes(1, BATCH_HEAD_MAX), Array(Bytes(0, BATCH_MESSAGES_MAX), BATCH_COUNT_MAX), limit=BATCH_MAX
+    )
+    return UnverifiedBatch(parse_sign1(head, limit=BATCH_HEAD_MAX), messages)
 
 
 def parse_proof(raw: bytes) -> UnverifiedProof:
     """Read a message that stands alone. Raises Refused: MALFORMED, TOO_LARGE, UNSUPPORTED."""
     head, index, path, message = open_map(
-        raw, Bytes(1, HEAD_MAX), UInt(COUNT_MAX), Array(Bytes(32), COUNT_MAX.bit_length()), Bytes(0, MESSAGES_MAX),
-        limit=BATCH_MAX,
+        raw, Bytes(1, BATCH_HEAD_MAX), UInt(BATCH_COUNT_MAX), Array(Bytes(32), BATCH_COUNT_MAX.bit_length()),
+        Bytes(0, BATCH_MESSAGES_MAX), limit=BATCH_MAX,
     )
-    return UnverifiedProof(parse_sign1(head, limit=HEAD_MAX), index, path, message)
+    return UnverifiedProof(parse_sign1(head, limit=BATCH_HEAD_MAX), index, path, message)
 
 
 def leaves_of(messages: Sequence[bytes]) -> list[bytes]:
@@ -167,7 +164,7 @@ def leaves_of(messages: Sequence[bytes]) -> list[bytes]:
 def _verify_head(signed: UnverifiedSign1, public_key: bytes, mesh_id: bytes, kind: bytes) -> BatchHead:
     payload = signed.verify(public_key, aad=Label.BATCH + mesh_id)
     author, said, hlc, count, root = open_map(
-        payload, Bytes(32), Bytes(1, KIND_MAX), UInt(HLC_MAX), UInt(COUNT_MAX), Bytes(32), limit=HEAD_MAX
+        payload, Bytes(32), Bytes(1, BATCH_KIND_MAX), UInt(HLC_MAX), UInt(BATCH_COUNT_MAX), Bytes(32), limit=BATCH_HEAD_MAX
     )
     if said != kind:
         malformed("a batch of another kind")

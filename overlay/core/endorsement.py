@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, NoReturn
 
+from overlay.core import limits
 from overlay.core.certificates import TOLERANCE, VerifiedCertificate, show_time
 from overlay.core.keys import MeshId, NodeId, Signer, point_has_prime_order, verify_ed25519, x25519_is_safe
-from overlay.core.limits import ENDORSEMENT_LIFE
 from overlay.core.wire import Bytes, Maybe, UInt, make_map, open_map, parse_sign1, sha256, sign1
 from overlay.errors import Refused
 from overlay.registry import Label, Reason
 
-ENDORSEMENT_MAX: Final = 1024  # twice what all fields need
-LIFE_MAX: Final = timedelta(seconds=ENDORSEMENT_LIFE)
+ENDORSEMENT_MAX: Final = limits.ENDORSEMENT_MAX
+LIFE_MAX: Final = timedelta(seconds=limits.ENDORSEMENT_LIFE)
 TIME_MAX: Final = 2**34  # seconds: the year 2514, so that no sum of times overflows
 START_ID_SIZE: Final = 16
 

@@ -19,9 +19,18 @@ CHALLENGE_MAX: Final = 1024
 PROOF_MAX: Final = 16 * 1024
 VERDICT_MAX: Final = 256
 GOODBYE_MAX: Final = 256
+ENDORSEMENT_MAX: Final = 1024  # twice what all fields need
 HANDSHAKE_TIMEOUT: Final = 5.0
 ADMISSION_TIMEOUT: Final = 30.0
 SEEN_HELLOS: Final = 65_536
+
+# Load before OPEN. How many a second may come stands beside its kinds, in mesh/load.py
+HALF_OPEN_PER_ADDRESS: Final = 8
+HALF_OPEN_MAX: Final = 64
+CROWDED: Final = HALF_OPEN_MAX // 2  # silent ones, then they have less time: our guess
+CROWDED_PATIENCE: Final = 1.0  # our guess, some round trips; the first bytes follow the connection at once
+LOAD_ADDRESSES_MAX: Final = 4096  # remembered of each kind: our guess, some 400 KiB
+MEMBER_KNOWN_FOR: Final = 600.0  # that an address counts as a member's: as long as one counts as our own
 
 # ML-KEM-768 (FIPS 203, table 3)
 KEM_KEY_SIZE: Final = 1184
@@ -31,27 +40,77 @@ KEM_CIPHERTEXT_SIZE: Final = 1088
 CONTROL_MAX: Final = 32 * 1024  # CREDENTIALS, EVIDENCE: our guess, twice what they need
 MESSAGE_MAX: Final = 1024 * 1024 + 4096  # a call's body of 1 MiB and its envelope
 BODY_MAX: Final = 1024 * 1024
-ENTRY_MAX: Final = 60 * 1024
-ITEMS_MAX: Final = 1024 * 1024
-WANT_ITEMS: Final = 256
 PARTIAL_MESSAGES_MAX: Final = 64  # messages in parts under way at once on a link: our guess
 SEND_QUEUE_MAX: Final = 10 * 1024 * 1024  # then SLOW_CONSUMER
 SEAL_AT_ONCE: Final = 512 * 1024  # bytes that become records for one write: eight full ones, measured best
 TELEMETRY_QUEUE_MAX: Final = 1024 * 1024  # then the oldest is dropped: our guess
 SLOW_CONSUMER_AFTER: Final = 10.0
-CALL_TIMEOUT: Final = 30.0
-CALLS_UNDER_WAY: Final = 256
-CALLS_REMEMBERED: Final = 65_536
-
 PING_AFTER: Final = 15.0
 PINGS_MISSED: Final = 3
 DRAIN_TIMEOUT: Final = 2.0
 PROBE_WITHIN: Final = 2.0
 
+# Calls, see docs/protocol/messages.md
+METHOD_MAX: Final = 128  # bytes of UTF-8; a stream's name, too
+CALL_TIMEOUT: Final = 30.0
+CALLS_UNDER_WAY: Final = 256
+CALLS_REMEMBERED: Final = 65_536
+CALL_CONTROL_MAX: Final = 64  # CANCEL has 37 bytes, REPLY_CREDIT at most 47
+REPLY_WINDOW: Final = 256 * 1024  # credit of one answer: yamux's window, as for streams
+PART_COST: Final = 256  # what a part costs beside its body, so that small ones are bounded too: our guess, its envelope
+FAILURE_KIND_MAX: Final = 128  # our guess: a class name
+FAILURE_TEXT_MAX: Final = 4096  # our guess
+FAILURE_MAX: Final = FAILURE_KIND_MAX + FAILURE_TEXT_MAX + 16  # both and their envelope
+
+# Streams; what all streams of a link may take is in StreamLimits
+WINDOW_FIRST: Final = 256 * 1024  # yamux
+WINDOW_MAX: Final = 4 * 1024 * 1024  # protocol
+WINDOW_GROWS_WITHIN: Final = 0.25  # for a whole window: our guess
+STREAM_CREDIT_AFTER: Final = 64 * 1024  # bytes that were read: a quarter of the first window
+WRITE_MAX: Final = 512 * 1024  # measured: the batch of records that is fastest to seal and to write
+SEGMENT_BYTES: Final = 1024 * 1024  # protocol: one per MiB; more than that unsigned is refused
+SEGMENT_AFTER: Final = 1.0  # protocol: one per second while bytes are unsigned
+UNSIGNED_AFTER: Final = 30.0  # our guess: ten seconds of a slow link are no fault, and it is far above one
+SEGMENT_MAX: Final = 512  # our guess: a segment has about 330 bytes
+OPENING_MAX: Final = 60 * 1024  # bytes that open a stream: our guess; the call fits into one frame
+RESET_TEXT_MAX: Final = 256  # our guess; a sentence
+RESET_MAX: Final = 300  # the text and its envelope
+
+# Batches
+BATCH_MAX: Final = FRAME_BODY_MAX  # one frame, so one record, and little that a kept message keeps in memory
+BATCH_COUNT_MAX: Final = 1024  # messages under one signature: our guess; from 256 on hashing costs more than the signature
+BATCH_HEAD_MAX: Final = 512  # our guess, twice what it needs
+BATCH_KIND_MAX: Final = 64  # of a label: our guess
+BATCH_MESSAGES_MAX: Final = BATCH_MAX - BATCH_HEAD_MAX  # what `size_of` gives for all messages of a batch together
+
+# Replication, see docs/protocol/replication.md
+ENTRY_MAX: Final = 60 * 1024
+PUBLICATION_MAX: Final = ENTRY_MAX - 1024  # what one item of a topic may hold beside its envelope
+TOPIC_MAX: Final = 128  # bytes of a topic's name: our guess
+ITEMS_MAX: Final = 1024 * 1024
+REPLICATION_MESSAGE_MAX: Final = ITEMS_MAX + ENTRY_MAX
+RANGE_BYTES: Final = 512 * 1024  # of items in one message that we send
+HEADS_MAX: Final = 4096  # heads in one message: our guess
+HEADS_EVERY: Final = 10.0  # heads are told again so often, in case something was lost
+LOGS_PER_PEER: Final = 16_384  # heads that we remember of one peer: our guess
+LOGS_MAX: Final = 65_536  # logs that we hold: our guess
+ROOTS_MAX: Final = 4096  # heads of ours that we remember, the latest of all logs: our guess
+WANT_ITEMS: Final = 256
+WANTS_PER_PEER: Final = 4  # ranges that one peer owes us
+WANTS_AT_ONCE: Final = 64  # in all; those that came wait for storage, 512 KiB each from an honest peer
+REPLICATION_ANSWER_WITHIN: Final = 5.0
+REPLICATION_HELD_FIRST: Final = 0.25  # good items that have to wait are asked for again after this, then twice that, ...
+REPLICATION_PAUSE_MAX: Final = 60.0
+
 # Clocks
 CLOCK_TOLERANCE: Final = 300.0
+SKEW_MAX: Final = 100 * 365 * 86_400.0  # whoever says more says nothing
+SKEW_SAMPLES: Final = 8  # of each peer, the newest; the shortest round trip counts: NTP's clock filter, RFC 5905, section 10
+SKEW_PEERS_MAX: Final = 1024  # our guess: more links than a node has
 ENDORSEMENT_LIFE: Final = 24 * 3600.0
 ENDORSEMENT_RENEW: Final = 12 * 3600.0
+LINKS_PER_PEER: Final = 4  # open at once, while one of them gives way: our guess
+ADDRESSES_PER_TARGET: Final = 16  # of one node that we dial: our guess
 STATIC_RENEW_WITHIN: Final = 12 * 3600.0  # protocol: links under an older static key are replaced, spread at random
 CERTIFICATE_LIFE_MAX: Final = 7 * 86_400.0
 
@@ -64,13 +123,37 @@ JOIN_WINDOW: Final = 0.2
 UNASKED_NONCE_EVERY: Final = 10.0
 ROUNDS_OPEN: Final = 8  # of one attester on a link: our guess; they are a minute apart and a nonce lives ten seconds
 
-# Handshake load
-HALF_OPEN_PER_ADDRESS: Final = 8
-HALF_OPEN_MAX: Final = 64
-
-# Reconnecting
+# Dialling, see docs/protocol/discovery.md
+ATTEMPT_DELAY: Final = 0.25  # RFC 8305, section 8, "Connection Attempt Delay"
+CONNECT_WITHIN: Final = 3.0  # for one address: our guess, a LAN answers in milliseconds
 BACKOFF_MIN: Final = 0.25
 BACKOFF_MAX: Final = 60.0
+LINK_LIVED: Final = 10.0  # our guess: a link that ends sooner was no success, and who dialled it waits longer
+OWN_ADDRESS_FOR: Final = 600.0
+STRANGER_TRIES: Final = 20  # an announcement that nobody answers is dropped after so many dials
+DIAL_TARGETS_MAX: Final = 1024
+STARTS_REMEMBERED: Final = 16  # changes of starts, and pairs of starts that were told, of one peer: our guess
+
+# The shell
+RECEIVE_SIZE: Final = 512 * 1024  # measured best with records of 64 KiB; more falls out of the processor's cache
+CONNECTION_TURNS: Final = 16  # receives in a row without a turn of the event loop: our guess
+STREAM_TURNS: Final = 16  # sends or receives in a row without a turn of the event loop: our guess
+ACCEPT_AT_ONCE: Final = 16  # connections in one turn of the event loop, about a millisecond: measured
+ACCEPT_LET_IN: Final = 8  # as many of them as one that begins a handshake costs in that turn: measured
+ACCEPT_BREATH: Final = 0.001  # between turns while more wait: links had three times the delay without it, measured
+ACCEPT_FULL_PAUSE: Final = 0.1  # as trio's serve_listeners
+LINK_LAST_WORDS: Final = 1.0  # for what is queued when the session ends, GOODBYE the last of it
+LINK_HANG_UP: Final = 0.5  # for the peer to close its side: what it still sends would reset the connection
+LINK_LATE: Final = 0.25  # our guess
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLimits:
+    """What the streams of one link may take at this end."""
+
+    opens: int = 256  # yamux: not yet acknowledged, each way
+    windows: int = 16 * 1024 * 1024  # protocol: the sum of all receiving windows
+    grown: int = 12 * 1024 * 1024  # our guess: no growth above it, so that 16 more streams find room
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,29 +9,31 @@ import math
 from dataclasses import dataclass, field
 from typing import Final
 
-from overlay.core import limits
 from overlay.core.identity import LocalIdentity
 from overlay.core.keys import NodeId
+from overlay.core.limits import (
+    BODY_MAX,
+    CALL_CONTROL_MAX,
+    FAILURE_KIND_MAX,
+    FAILURE_MAX,
+    FAILURE_TEXT_MAX,
+    MESSAGE_MAX,
+    METHOD_MAX,
+)
 from overlay.core.trust import VerifiedPeer
 from overlay.core.wire import UINT_MAX, Bytes, Flag, Text, UInt, make_map, malformed, open_map, parse_sign1, sha256, sign1
 from overlay.errors import Refused
 from overlay.registry import Label, Reason, ReplyStatus
 
-METHOD_MAX: Final = 128
 CALL_ID_SIZE: Final = 16
-ENVELOPE_MAX: Final = limits.MESSAGE_MAX
 NO_DEADLINE: Final = 0  # in place of a time: the call lasts as long as its caller wants it
-FAILURE_KIND_MAX: Final = 128  # our guess: a class name
-FAILURE_TEXT_MAX: Final = 4096  # our guess
 
 _HASH: Final = Bytes(32)
-_BODY: Final = Bytes(0, limits.BODY_MAX)
+_BODY: Final = Bytes(0, BODY_MAX)
 _CALL: Final = (_HASH, _HASH, Bytes(CALL_ID_SIZE), _HASH, Text(METHOD_MAX), UInt(), _BODY)
 _REPLY: Final = (_HASH, _HASH, _HASH, UInt(), Flag(), UInt(255), _BODY)
 _FAILURE: Final = (Text(FAILURE_KIND_MAX), Text(FAILURE_TEXT_MAX))
 _STATUSES: Final = {int(status): status for status in ReplyStatus}
-_CONTROL_MAX: Final = 64  # CANCEL has 37 bytes, REPLY_CREDIT at most 47
-_FAILURE_MAX: Final = FAILURE_KIND_MAX + FAILURE_TEXT_MAX + 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +71,7 @@ def sign_call(
 def verify_call(raw: bytes, *, own_id: NodeId, mesh_id: bytes, first_h: bytes, peer: VerifiedPeer) -> Call:
     """Raises Refused: MALFORMED, TOO_LARGE, BAD_SIGNATURE, WRONG_AUTHOR, WRONG_RECIPIENT, WRONG_LINK."""
     payload = _payload(raw, Label.CALL + mesh_id, peer)
-    caller, to, call_id, h, method, deadline, body = open_map(payload, *_CALL, limit=ENVELOPE_MAX)
+    caller, to, call_id, h, method, deadline, body = open_map(payload, *_CALL, limit=MESSAGE_MAX)
     _check_ends(caller, to, own_id, peer)
     if h != first_h:
         raise Refused(Reason.WRONG_LINK, "a call made on another link")
@@ -88,7 +90,7 @@ def sign_reply(
 def verify_reply(raw: bytes, *, own_id: NodeId, mesh_id: bytes, peer: VerifiedPeer) -> Reply:
     """Raises Refused: MALFORMED, TOO_LARGE, BAD_SIGNATURE, WRONG_AUTHOR, WRONG_RECIPIENT."""
     payload = _payload(raw, Label.REPLY + mesh_id, peer)
-    sender, to, call_hash, index, final, number, body = open_map(payload, *_REPLY, limit=ENVELOPE_MAX)
+    sender, to, call_hash, index, final, number, body = open_map(payload, *_REPLY, limit=MESSAGE_MAX)
     _check_ends(sender, to, own_id, peer)
     status = _STATUSES.get(number)
     if status is None:
@@ -100,7 +102,7 @@ def verify_reply(raw: bytes, *, own_id: NodeId, mesh_id: bytes, peer: VerifiedPe
 
 def _payload(raw: bytes, aad: bytes, peer: VerifiedPeer) -> bytes:
     """The payload, if the peer signed it under the endorsement in force."""
-    message = parse_sign1(raw, limit=ENVELOPE_MAX)
+    message = parse_sign1(raw, limit=MESSAGE_MAX)
     if message.kid != peer.kid:
         raise Refused(Reason.WRONG_AUTHOR, "signed under another endorsement than the peer's")
     return message.verify(peer.message_public, aad=aad)
@@ -137,7 +139,7 @@ def pack_failure(kind: str, text: str) -> bytes:
 
 def unpack_failure(body: bytes) -> tuple[str, str]:
     """(kind, text). Raises Refused(MALFORMED, TOO_LARGE or UNSUPPORTED)."""
-    kind, text = open_map(body, *_FAILURE, limit=_FAILURE_MAX)
+    kind, text = open_map(body, *_FAILURE, limit=FAILURE_MAX)
     return kind, text
 
 
@@ -153,7 +155,7 @@ def pack_cancel(token: bytes) -> bytes:
 
 def unpack_cancel(body: bytes) -> bytes:
     """The hash of the call. Raises Refused."""
-    [token] = open_map(body, _HASH, limit=_CONTROL_MAX)
+    [token] = open_map(body, _HASH, limit=CALL_CONTROL_MAX)
     return bytes(token)
 
 
@@ -164,5 +166,5 @@ def pack_credit(token: bytes, credit: int) -> bytes:
 
 def unpack_credit(body: bytes) -> tuple[bytes, int]:
     """(hash of the call, credit). Raises Refused."""
-    token, credit = open_map(body, _HASH, UInt(), limit=_CONTROL_MAX)
+    token, credit = open_map(body, _HASH, UInt(), limit=CALL_CONTROL_MAX)
     return token, credit

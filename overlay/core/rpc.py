@@ -7,7 +7,6 @@ final message; until that has come it counts at both ends, also when nobody want
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
 
 from overlay.core import limits
 from overlay.core.chance import Chance
@@ -15,7 +14,6 @@ from overlay.core.identity import LocalIdentity
 from overlay.core.keys import NodeId
 from overlay.core.messages import (
     CALL_ID_SIZE,
-    METHOD_MAX,
     Call,
     Reply,
     pack_cancel,
@@ -32,9 +30,6 @@ from overlay.core.trust import VerifiedPeer
 from overlay.core.wire import malformed, sha256
 from overlay.errors import LocalProtocolError, Refused, UsageError
 from overlay.registry import FrameType, Reason, ReplyStatus
-
-REPLY_WINDOW: Final = 256 * 1024  # credit of one answer: yamux's window, as for streams
-PART_COST: Final = 256  # what a part costs beside its body, so that small ones are bounded too: our guess, its envelope
 
 
 class SeenCalls:
@@ -83,7 +78,7 @@ class _Asked:
     parts: int = 0  # that came
     spent: int = 0  # their cost
     taken: int = 0  # the cost of those that were read
-    credit: int = REPLY_WINDOW  # what the peer may spend
+    credit: int = limits.REPLY_WINDOW  # what the peer may spend
 
 
 @dataclass(slots=True)
@@ -93,7 +88,7 @@ class _Running:
     stream: int
     parts: int = 0  # that were sent
     spent: int = 0
-    credit: int = REPLY_WINDOW
+    credit: int = limits.REPLY_WINDOW
 
 
 class Calls:
@@ -130,8 +125,8 @@ class Calls:
         Raises:
             UsageError: the method's name or the body is too long, or too many calls are under way.
         """
-        if not method or len(method.encode()) > METHOD_MAX:
-            raise UsageError(f"a method's name has 1 to {METHOD_MAX} bytes")
+        if not method or len(method.encode()) > limits.METHOD_MAX:
+            raise UsageError(f"a method's name has 1 to {limits.METHOD_MAX} bytes")
         if len(body) > limits.BODY_MAX:
             raise UsageError(f"a call's body has at most {limits.BODY_MAX} bytes", hint="send more in several calls")
         if len(self._asked) >= limits.CALLS_UNDER_WAY:
@@ -158,8 +153,8 @@ class Calls:
         if asked is None or not asked.wanted:
             return
         asked.taken += _cost(part)
-        if asked.credit - asked.taken <= REPLY_WINDOW // 2:
-            asked.credit = asked.taken + REPLY_WINDOW
+        if asked.credit - asked.taken <= limits.REPLY_WINDOW // 2:
+            asked.credit = asked.taken + limits.REPLY_WINDOW
             self._send(FrameType.REPLY_CREDIT, asked.stream, pack_credit(token, asked.credit))
 
     def on_reply(self, raw: bytes, stream: int, peer: VerifiedPeer) -> list[ReplyReceived]:
@@ -257,7 +252,7 @@ class Calls:
 
 def _cost(body: bytes) -> int:
     """What a part of an answer takes of its credit."""
-    return len(body) + PART_COST
+    return len(body) + limits.PART_COST
 
 
 def _check_stream(state: _Asked | _Running, stream: int) -> None:

@@ -5,22 +5,17 @@ the bytes, the opening call and one segment can show them to others.
 """
 
 from dataclasses import dataclass, field
-from typing import Final
 
 from blake3 import blake3
 
 from overlay.core.frames import STREAM_MAX
 from overlay.core.identity import LocalIdentity
 from overlay.core.keys import NodeId
+from overlay.core.limits import SEGMENT_BYTES, SEGMENT_MAX
 from overlay.core.trust import VerifiedPeer
 from overlay.core.wire import Bytes, Flag, UInt, make_map, malformed, open_map, parse_sign1, sign1
 from overlay.errors import Refused
 from overlay.registry import Label, Reason
-
-SEGMENT_BYTES: Final = 1024 * 1024  # protocol: one per MiB; more than that unsigned is refused
-SEGMENT_AFTER: Final = 1.0  # protocol: one per second while bytes are unsigned
-UNSIGNED_AFTER: Final = 30.0  # our guess: ten seconds of a slow link are no fault, and it is far above one
-SEGMENT_MAX: Final = 512  # our guess: a segment has about 330 bytes
 
 Data = bytes | bytearray | memoryview
 

@@ -135,6 +135,10 @@ class Session:
         """The trust in the peer, if it was admitted."""
         return self._lease
 
+    def leased(self, now: float) -> bool:
+        """Whether the peer is trusted now: a lease may have run out before the tick that ends the link."""
+        return self._lease is not None and now < self._lease.ends
+
     @property
     def epoch(self) -> int:
         """The last confirmed key epoch; 0 before there are keys."""
@@ -241,7 +245,7 @@ class Session:
         """Queue an application message; once the lease has run out it is dropped. Raises LocalProtocolError unless open."""
         if self.state is not State.OPEN or frame not in APPLICATION:
             raise LocalProtocolError(f"{frame.name} in state {self.state.name}")
-        if self._lease is None or now >= self._lease.ends:
+        if not self.leased(now):
             return
         self._outbox.put(frame, stream, body)
         self._count_volume()
@@ -667,8 +671,8 @@ class Session:
 
         Nothing is taken without credit, and once the lease has run out.
         """
-        lease, outbox = self._lease, self._outbox
-        if lease is None or now >= lease.ends:
+        outbox = self._outbox
+        if not self.leased(now):
             return 0, 0
         if outbox.queued:
             raise LocalProtocolError("send what is queued first")
@@ -677,7 +681,9 @@ class Session:
         return taken, outbox.seal_into(pieces, room)
 
     def finish_stream(self, stream: int, now: float) -> None:
-        """Nothing more will be written."""
+        """Nothing more will be written. Nothing is said once the lease has run out."""
+        if not self.leased(now):
+            return
         self._outbox.seal_pieces(self.streams.finish(stream, now))
 
     def _stream_frame(self, kind: FrameType, stream: int, body: bytes, now: float) -> None:

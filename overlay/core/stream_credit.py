@@ -4,25 +4,11 @@ Windows begin at 256 KiB and double while they are read fast. All windows of a l
 quarter of that to streams that are opened later.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
+from overlay.core.limits import WINDOW_FIRST, WINDOW_GROWS_WITHIN, WINDOW_MAX, StreamLimits
 from overlay.errors import Refused
 from overlay.registry import Reason
-
-WINDOW_FIRST: Final = 256 * 1024  # yamux
-WINDOW_MAX: Final = 4 * 1024 * 1024  # protocol
-GROW_WITHIN: Final = 0.25  # seconds for a whole window: our guess
-
-
-@dataclass(frozen=True, slots=True)
-class StreamLimits:
-    """What the streams of one link may take at this end."""
-
-    opens: int = 256  # yamux: not yet acknowledged, each way
-    windows: int = 16 * 1024 * 1024  # protocol: the sum of all receiving windows
-    grown: int = 12 * 1024 * 1024  # our guess: no growth above it, so that 16 more streams find room
-
 
 DEFAULT_LIMITS: Final = StreamLimits()
 
@@ -82,7 +68,7 @@ class Window:
         if self.consumed + self.size - self.limit < self.size // 2:
             return False
         if self.consumed - self._mark >= self.size:
-            if now - self._mark_at <= GROW_WITHIN and self.size < WINDOW_MAX and budget.grow(self.size):
+            if now - self._mark_at <= WINDOW_GROWS_WITHIN and self.size < WINDOW_MAX and budget.grow(self.size):
                 self.size *= 2
             self._mark, self._mark_at = self.consumed, now
         self.limit = self.consumed + self.size

@@ -8,23 +8,19 @@ from overlay.core.wire import Bytes, Text, UInt, make_map, malformed, open_map
 from overlay.errors import Refused, UsageError
 from overlay.registry import Reason, ReplyStatus
 
-TEXT_MAX: Final = 256  # bytes: our guess; a sentence
-RESET_MAX: Final = 300  # the text and its envelope
-
 _CREDIT: Final = struct.Struct(">Q")
 
 
 def pack_opening(body: bytes, *, signed: bool) -> bytes:
     """The body of the opening call. Raises UsageError if it is too long for a call."""
-    packed = make_map(int(signed), body)
-    if len(packed) > limits.BODY_MAX:
-        raise UsageError(f"what opens a stream has fewer than {limits.BODY_MAX} bytes", hint="send it on the stream")
-    return packed
+    if len(body) > limits.OPENING_MAX:
+        raise UsageError(f"what opens a stream has at most {limits.OPENING_MAX} bytes", hint="send it on the stream")
+    return make_map(int(signed), body)
 
 
 def unpack_opening(packed: bytes) -> tuple[bool, bytes]:
     """Whether segments sign the stream, and the application's bytes. Raises Refused(MALFORMED or UNSUPPORTED)."""
-    signed, body = open_map(packed, UInt(1), Bytes(0, limits.BODY_MAX), limit=limits.BODY_MAX)
+    signed, body = open_map(packed, UInt(1), Bytes(0, limits.OPENING_MAX), limit=limits.OPENING_MAX + 16)
     return bool(signed), body
 
 
@@ -43,12 +39,12 @@ def unpack_credit(body: bytes) -> int:
 
 def pack_reset(status: ReplyStatus, text: str) -> bytes:
     """Why a stream is broken off; the text is cut at 256 bytes."""
-    return make_map(int(status), text.encode(errors="replace")[:TEXT_MAX].decode(errors="ignore"))
+    return make_map(int(status), text.encode(errors="replace")[: limits.RESET_TEXT_MAX].decode(errors="ignore"))
 
 
 def unpack_reset(body: bytes) -> tuple[ReplyStatus, str]:
     """Raises Refused(MALFORMED, TOO_LARGE or UNSUPPORTED)."""
-    status, text = open_map(body, UInt(255), Text(TEXT_MAX), limit=RESET_MAX)
+    status, text = open_map(body, UInt(255), Text(limits.RESET_TEXT_MAX), limit=limits.RESET_MAX)
     try:
         return ReplyStatus(status), text
     except ValueError:

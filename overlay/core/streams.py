@@ -9,15 +9,23 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Final
 
 from overlay.core.chance import Chance
 from overlay.core.identity import LocalIdentity
-from overlay.core.limits import FRAME_BODY_MAX
-from overlay.core.messages import CALL_ID_SIZE, METHOD_MAX, sign_call, verify_call
+from overlay.core.limits import (
+    FRAME_BODY_MAX,
+    METHOD_MAX,
+    SEGMENT_AFTER,
+    SEGMENT_BYTES,
+    UNSIGNED_AFTER,
+    WINDOW_FIRST,
+    WRITE_MAX,
+    StreamLimits,
+)
+from overlay.core.messages import CALL_ID_SIZE, sign_call, verify_call
 from overlay.core.rpc import SeenCalls
-from overlay.core.segments import SEGMENT_AFTER, SEGMENT_BYTES, UNSIGNED_AFTER, Data, SegmentReader, SegmentWriter, SignedStream
-from overlay.core.stream_credit import DEFAULT_LIMITS, WINDOW_FIRST, Budget, StreamLimits, Window
+from overlay.core.segments import Data, SegmentReader, SegmentWriter, SignedStream
+from overlay.core.stream_credit import DEFAULT_LIMITS, Budget, Window
 from overlay.core.stream_events import (
     StreamAccepted,
     StreamBroken,
@@ -34,8 +42,6 @@ from overlay.core.trust import VerifiedPeer
 from overlay.core.wire import malformed, sha256
 from overlay.errors import LocalProtocolError, Refused, UsageError
 from overlay.registry import FrameType, Reason, ReplyStatus, Role
-
-WRITE_MAX: Final = 512 * 1024  # measured: the batch of records that is fastest to seal and to write
 
 Piece = tuple[FrameType, int, bytes | memoryview]
 

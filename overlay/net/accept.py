@@ -16,14 +16,11 @@ from typing import Final
 
 import trio
 
+from overlay.core.limits import ACCEPT_AT_ONCE, ACCEPT_BREATH, ACCEPT_FULL_PAUSE, ACCEPT_LET_IN
 from overlay.core.mesh.found import Address
 from overlay.core.mesh.greeting import GREETING_SIZE
 from overlay.core.mesh.load import Load
 
-AT_ONCE: Final = 16  # connections in one turn of the event loop, about a millisecond: measured
-LET_IN: Final = 8  # as many of them as one that begins a handshake costs in that turn: measured
-BREATH: Final = 0.001  # seconds between turns while more wait: links had three times the delay without it, measured
-FULL_PAUSE: Final = 0.1  # seconds: as trio's serve_listeners
 FULL: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 GONE: Final = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK})
 RESET: Final = struct.pack("ii", 1, 0)  # struct linger: close drops everything and sends RST
@@ -70,23 +67,23 @@ class Door:
                 await trio.lowlevel.wait_readable(listening)
                 try:
                     if self._accept_some(plain):
-                        await trio.sleep(BREATH)
+                        await trio.sleep(ACCEPT_BREATH)
                 except OSError as error:
                     if error.errno in GONE:
                         raise
                     if error.errno in FULL:
-                        await trio.sleep(FULL_PAUSE)
+                        await trio.sleep(ACCEPT_FULL_PAUSE)
 
     def _accept_some(self, listening: socket.socket) -> bool:
         """Whether there may be more: what is there is taken as far as it is cheap."""
-        budget = AT_ONCE
+        budget = ACCEPT_AT_ONCE
         while budget > 0:
             try:
                 connection, address = listening.accept()
             except BlockingIOError:
                 return False
             connection.settimeout(0)
-            budget -= LET_IN if self._came(connection, (address[0], address[1])) else 1
+            budget -= ACCEPT_LET_IN if self._came(connection, (address[0], address[1])) else 1
         return True
 
     def _came(self, connection: socket.socket, address: Address) -> bool:
@@ -132,7 +129,7 @@ class Door:
 
     def _hear_some(self) -> None:
         """One by one, because an edge is told once; at most one handshake begins in a turn of the event loop."""
-        for _ in range(AT_ONCE):
+        for _ in range(ACCEPT_AT_ONCE):
             spoken = self._epoll.poll(0, 1)
             if not spoken or self._heard(self._places[spoken[0][0]]):
                 return

@@ -9,8 +9,7 @@ from typing import Protocol
 
 import trio
 
-RECEIVE_SIZE = 512 * 1024  # measured best with records of 64 KiB; more falls out of the processor's cache
-TURNS = 16  # receives in a row without a turn of the event loop: our guess
+from overlay.core.limits import CONNECTION_TURNS
 
 
 class Connection(Protocol):
@@ -71,7 +70,7 @@ class SocketConnection:
 
     async def _turn(self) -> None:
         self._turns += 1
-        if self._turns % TURNS:
+        if self._turns % CONNECTION_TURNS:
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
             await trio.lowlevel.checkpoint()

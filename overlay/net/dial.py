@@ -4,14 +4,11 @@ The first that connects wins, and the others are closed ("Happy Eyeballs", RFC 8
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
 
 import trio
 
+from overlay.core.limits import ATTEMPT_DELAY, CONNECT_WITHIN
 from overlay.core.mesh.found import Address
-
-ATTEMPT_DELAY: Final = 0.25  # seconds: RFC 8305, section 8, "Connection Attempt Delay"
-CONNECT_WITHIN: Final = 3.0  # seconds for one address: our guess, a LAN answers in milliseconds
 
 Missed = Callable[[Address], None]
 
@@ -92,7 +89,7 @@ class Race:
         with trio.move_on_after(self._within):
             try:
                 return await trio.open_tcp_stream(*address)
-            except OSError:
+            except (OSError, UnicodeError):  # the latter from names that no resolver takes
                 return None
         return None
 

@@ -33,13 +33,10 @@ from overlay.core.stream_events import (
 )
 from overlay.core.trust import VerifiedPeer
 from overlay.errors import PeerUnreachable
-from overlay.net.connection import RECEIVE_SIZE, Connection, connection_over
+from overlay.net.connection import Connection, connection_over
 from overlay.net.stream import Stream
 from overlay.registry import FrameType, Reason, ReplyStatus
 
-LAST_WORDS = 1.0  # seconds for what is queued when the session ends, GOODBYE the last of it
-HANG_UP = 0.5  # seconds for the peer to close its side: what it still sends would reset the connection
-LATE = 0.25  # seconds: our guess
 NOTHING = memoryview(b"")
 OF_STREAMS = (StreamAccepted, StreamRoom, StreamSigned, StreamEnded, StreamBroken)
 
@@ -54,7 +51,7 @@ def receive_buffer() -> memoryview:
     try:
         return _BUFFER.get()
     except LookupError:
-        buffer = memoryview(bytearray(RECEIVE_SIZE))
+        buffer = memoryview(bytearray(limits.RECEIVE_SIZE))
         _BUFFER.set(buffer)
         return buffer
 
@@ -132,11 +129,11 @@ class Link:
                 nursery.start_soon(self._pump_out)
                 nursery.start_soon(self._pump_time)
                 await self._pump_in()
-                with trio.move_on_after(LAST_WORDS):
+                with trio.move_on_after(limits.LINK_LAST_WORDS):
                     while self.waiting:
                         await self._room.park()
                 nursery.cancel_scope.cancel()
-            with trio.move_on_after(HANG_UP):
+            with trio.move_on_after(limits.LINK_HANG_UP):
                 await self._hang_up()
             await self._connection.close()
         done.set()
@@ -226,9 +223,10 @@ class Link:
 
     def open_stream(self, method: str, body: bytes, *, signed: bool, deadline: int) -> int:
         """Open a stream to a handler of the peer; its id. Raises PeerUnreachable, UsageError."""
-        if not self.is_open:
+        now = trio.current_time()
+        if not self.is_open or not self.session.leased(now):
             raise PeerUnreachable("the link is not open")
-        stream = self.session.streams.open(method, body, signed=signed, deadline=deadline, now=trio.current_time())
+        stream = self.session.streams.open(method, body, signed=signed, deadline=deadline, now=now)
         self._stirred()
         return stream
 
@@ -262,6 +260,10 @@ class Link:
         """Whether the connection takes bytes of streams now."""
         return not self._unsent
 
+    def room(self, stream: int) -> int:
+        """Bytes for which there is credit."""
+        return self.session.streams.room(stream) if self.is_open else 0
+
     async def wait_may_write(self) -> None:
         """Until it may be so, or the link has ended."""
         if self._unsent and not self._closed:
@@ -289,6 +291,9 @@ class Link:
         """Nobody holds it any more."""
         self.streams.pop(stream, None)
         self._moved.unpark_all()
+        if self._led and not self._pump_leads:  # perhaps for this stream
+            self._connection.interrupt()
+        self._lead_free.unpark_all()
         if not self.streams and not self._unsent:
             self._scratch = NOTHING
 
@@ -324,7 +329,7 @@ class Link:
         while self._unsent:
             with trio.move_on_after(limits.SLOW_CONSUMER_AFTER) as scope:
                 try:
-                    sent = await self._connection.send_some(self._unsent[:RECEIVE_SIZE])
+                    sent = await self._connection.send_some(self._unsent[: limits.RECEIVE_SIZE])
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     sent = len(self._unsent)  # the reader sees the end, too
             if scope.cancelled_caught:
@@ -371,12 +376,12 @@ class Link:
 
     async def wait_for(self, lot: ParkingLot) -> None:
         """Until `lot` is unparked, or bytes have come: look, and wait again. Cancelling it does no harm."""
-        if self._led and self._pump_leads and not self._wishes:
+        if self._closed:
+            await trio.lowlevel.checkpoint()
+        elif self._led and self._pump_leads and not self._wishes:
             await self._take_over()
         elif self._led or self._wishes:
             await lot.park()
-        elif self._closed:
-            await trio.lowlevel.checkpoint()
         else:
             self._pump_leads = False
             await self._lead()
@@ -416,8 +421,8 @@ class Link:
                 await self._wake_clock.wait()
             late = trio.current_time() - self._asleep_until
             self._asleep_until = -math.inf  # awake: it looks at the deadline by itself
-            if late > LATE:
-                await trio.sleep(LATE)  # this process stood still: what came meanwhile is read first
+            if late > limits.LINK_LATE:
+                await trio.sleep(limits.LINK_LATE)  # this process stood still: what came meanwhile is read first
             now = trio.current_time()
             if now >= self.session.deadline:
                 self._dispatch(self.session.tick(now))

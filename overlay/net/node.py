@@ -228,7 +228,8 @@ class Node:
         )
         config = SessionConfig(
             handshake=context, appraiser=parts.appraiser, evidence_kind=self._attester.prover.kind,
-            has_link=lambda peer: NodeId(peer) in self.pool.links, rekey=parts.rekey, attest=parts.attest,
+            has_link=lambda peer: NodeId(peer) in self.pool.links, seen_calls=self._seen_calls, rekey=parts.rekey,
+            attest=parts.attest,
         )
         return self._session(role, config, trio.current_time())
 

@@ -4,9 +4,8 @@ A link that gives way to another one is closed when that one has carried a recor
 it may be lost all the same, so the owner hears of its end (`link_replaced`).
 """
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import trio
@@ -22,11 +21,6 @@ from overlay.core.session_events import Closed, Event, Failed, MessageReceived, 
 from overlay.net.dial import connect_any, dial_order
 from overlay.net.link import Link
 from overlay.registry import Reason, Role
-
-OWN_ADDRESS_FOR = 600.0
-LIVED = 10.0  # seconds, our guess: a link that ends sooner was no success, and who dialled it waits longer
-STRANGER_TRIES = 20  # an announcement that nobody answers is dropped after so many dials
-TARGETS_MAX = 1024
 
 
 class PoolOwner(Protocol):
@@ -84,6 +78,7 @@ class Pool:
         self._places: dict[Link, int] = {}  # of those that came in and are not open yet
         self._facts: dict[Link, LinkFacts] = {}
         self._dialled: dict[Link, Target] = {}
+        self._settled: dict[Link, trio.Event] = {}  # who dialled may go on: the link has ended, or is another's
         self._probed: dict[NodeId, Link] = {}
         self._unproven: dict[Link, trio.Event] = {}  # links that were asked for a sign of life before others give way
         self._starts: dict[NodeId, Starts] = {}
@@ -146,11 +141,13 @@ class Pool:
         key = _key_of(candidate)
         target = self._targets.get(key)
         if target is not None:
+            addresses = (*candidate.addresses, *(one for one in target.candidate.addresses if one not in candidate.addresses))
+            candidate = replace(candidate, addresses=addresses[: limits.ADDRESSES_PER_TARGET])
             if target.candidate != candidate:
                 target.candidate, target.backoff = candidate, Backoff()
                 target.wake.set()
             return
-        if len(self._targets) >= TARGETS_MAX:
+        if len(self._targets) >= limits.DIAL_TARGETS_MAX:
             return
         target = self._targets[key] = Target(candidate, node_id=candidate.node_id)
         self._nursery.start_soon(self._keep_dialling, key, target)
@@ -160,7 +157,7 @@ class Pool:
         while not self._closing:
             if self._link_to(target) is None:
                 self._judge(target, await self._dial(target))
-            if target.node_id == self._own_id or (target.node_id is None and target.failures >= STRANGER_TRIES):
+            if target.node_id == self._own_id or (target.node_id is None and target.failures >= limits.STRANGER_TRIES):
                 break
             while (link := self._link_to(target)) is not None:
                 await self._moved.wait()
@@ -174,7 +171,7 @@ class Pool:
 
     def _judge(self, target: Target, link: Link | None) -> None:
         """What a link that has ended says about dialling again: one that did not live long is as good as none."""
-        if link is not None and trio.current_time() - link.opened_at >= LIVED and link.was_open:
+        if link is not None and trio.current_time() - link.opened_at >= limits.LINK_LIVED and link.was_open:
             target.backoff, target.failures = Backoff(), 0
         else:
             target.backoff, target.failures = target.backoff.failed(self._fraction()), target.failures + 1
@@ -192,15 +189,27 @@ class Pool:
             target.misses.pop(address, None)
             link = self._make(stream, Role.OPENER, candidate.tag, address)
             self._dialled[link] = target
-            await self._carry(link)
-            if link.session.peer is not None:
+            settled = self._settled[link] = trio.Event()
+            self._nursery.start_soon(self._carry, link)
+            await settled.wait()
+            if candidate.node_id is None and link.session.peer is not None:
                 target.node_id = link.session.peer.node_id
+            if _is_another(link, candidate):  # it keeps its link, and we go on looking
+                target.missed(address)
+                left.remove(address)
+                continue
             if not isinstance(link.ended, Failed) or link.ended.reason is not Reason.SELF_DIAL:
                 target.worked = address if link.was_open else None
                 return link
-            self._own_addresses[address] = trio.current_time() + OWN_ADDRESS_FOR
+            self._own_addresses[address] = trio.current_time() + limits.OWN_ADDRESS_FOR
             left.remove(address)
         return None
+
+    def _settle_other(self, link: Link) -> None:
+        """Somebody else than the one we dialled is there: who dials need not wait for the end of this link."""
+        target = self._dialled.get(link)
+        if target is not None and _is_another(link, target.candidate):
+            self._settled.pop(link).set()
 
     # --- which link stays -------------------------------------------------------------------------------------------
 
@@ -231,9 +240,13 @@ class Pool:
             own_id=self._own_id, peer_id=peer.node_id, role=link.session.role, start_id=peer.start_id,
             started=peer.endorsement.not_before, peer_has_link=event.peer_has_link,
         )
+        self._settle_other(link)
         old = self.links.get(peer.node_id)
         if old is None or not old.is_open:
             self._install(link)
+            return
+        if sum(1 for one in self._facts.values() if one.start_id == peer.start_id) > limits.LINKS_PER_PEER:
+            link.close(Reason.DUPLICATE)
             return
         self._watch_starts(link, self._facts[old], facts)
         match choose(self._facts[old], facts):
@@ -248,6 +261,9 @@ class Pool:
             case Choice.REFUSE:
                 link.close(Reason.SUPERSEDED)
             case Choice.PROBE:
+                earlier = self._probed.get(peer.node_id)
+                if earlier is not None:
+                    earlier.close(Reason.DUPLICATE)  # one waits, whoever dials again and again
                 self._probed[peer.node_id] = link
                 old.probe(limits.PROBE_WITHIN)
                 self._nursery.start_soon(self._await_probe, old, link)
@@ -278,7 +294,10 @@ class Pool:
     async def _await_probe(self, old: Link, new: Link) -> None:
         """The old link answered, and so stays, unless it is gone after the time that it had."""
         await trio.sleep(limits.PROBE_WITHIN + 0.1)
-        if old.is_open and new.is_open and self._probed.pop(new.peer.node_id, None) is new:
+        if self._probed.get(new.peer.node_id) is not new:
+            return
+        del self._probed[new.peer.node_id]
+        if old.is_open and new.is_open:
             await self._retire(new, old)
 
     async def _retire(self, link: Link, winner: Link) -> None:
@@ -321,6 +340,9 @@ class Pool:
     def _forget(self, link: Link) -> None:
         self._all.discard(link)
         self._dialled.pop(link, None)
+        settled = self._settled.pop(link, None)
+        if settled is not None:
+            settled.set()
         self._leave_place(link)
         self._shrunk.set()
         self._shrunk = trio.Event()
@@ -349,6 +371,12 @@ class Pool:
 
 def _host_of(link: Link) -> str:
     return link.address.rpartition(" ")[0]
+
+
+def _is_another(link: Link, candidate: Candidate) -> bool:
+    """Whether the node at the other end is not the one that the announcement spoke of: anybody can announce."""
+    peer = link.session.peer
+    return peer is not None and candidate.node_id not in (None, peer.node_id)
 
 
 def _key_of(candidate: Candidate) -> object:

@@ -4,6 +4,7 @@ Bytes reach the reader when the link has authenticated them. `signed_up_to` says
 covers already, which anyone can be shown (`segment`): at most 1 MiB or a second behind.
 """
 
+import operator
 from collections import deque
 from types import TracebackType
 from typing import Protocol, Self
@@ -11,6 +12,7 @@ from typing import Protocol, Self
 import trio
 from trio.lowlevel import ParkingLot
 
+from overlay.core.limits import STREAM_CREDIT_AFTER, STREAM_TURNS
 from overlay.core.stream_events import (
     StreamAccepted,
     StreamBroken,
@@ -22,9 +24,6 @@ from overlay.core.stream_events import (
 from overlay.errors import StreamReset, Truncated
 from overlay.net.request import PeerInfo
 from overlay.registry import ReplyStatus
-
-CREDIT_AFTER = 64 * 1024  # bytes: a quarter of the first window
-TURNS = 16  # sends or receives in a row without a turn of the event loop: our guess
 
 
 class BrokenStream(StreamReset, trio.BrokenResourceError):
@@ -40,6 +39,10 @@ class StreamLink(Protocol):
 
     def may_write(self) -> bool:
         """Whether the connection takes bytes of streams now."""
+        ...
+
+    def room(self, stream: int) -> int:
+        """Bytes for which there is credit."""
         ...
 
     async def wait_may_write(self) -> None:
@@ -154,7 +157,7 @@ class Stream(trio.abc.HalfCloseableStream):
         """
         with self._sending:
             self._turns += 1
-            if self._turns % TURNS:
+            if self._turns % STREAM_TURNS:
                 await trio.lowlevel.checkpoint_if_cancelled()
             else:
                 await trio.lowlevel.checkpoint()
@@ -171,18 +174,16 @@ class Stream(trio.abc.HalfCloseableStream):
         with self._sending:
             await trio.lowlevel.checkpoint()
             self._check_sending()
-            while not self._link.may_write():
-                await self._link.wait_may_write()
-                self._check_sending()
+            while not (self._link.may_write() and self._link.room(self._id)):
+                await self._wait_writable()
 
     async def send_eof(self) -> None:
         """Nothing more will be sent; the final segment says so."""
         with self._sending:
             await trio.lowlevel.checkpoint()
-            if self._closed:
-                raise trio.ClosedResourceError("the stream was closed")
-            if self._broken is None:
-                self._finish()
+            if self._closed or not self._finished:
+                self._check_sending()
+            self._finish()
 
     async def _wait_writable(self) -> None:
         if self._link.may_write():
@@ -213,11 +214,13 @@ class Stream(trio.abc.HalfCloseableStream):
             BrokenStream: it was broken off; what had come before was given first.
             trio.ClosedResourceError, trio.BusyResourceError: as other trio streams.
         """
-        if max_bytes is not None and max_bytes < 1:
+        if max_bytes is not None and operator.index(max_bytes) < 1:
             raise ValueError("max_bytes must be at least 1")
         with self._receiving:
             if self._chunks:
                 await self._turn()
+            elif self._closed or self._ended is not None or self._broken is not None:
+                await trio.lowlevel.checkpoint()
             while not self._chunks:
                 if self._closed:
                     raise trio.ClosedResourceError("the stream was closed")
@@ -236,7 +239,7 @@ class Stream(trio.abc.HalfCloseableStream):
             self._chunks.appendleft(view[max_bytes:])
             chunk = view[:max_bytes]
         self._read += len(chunk)
-        if self._read >= CREDIT_AFTER:
+        if self._read >= STREAM_CREDIT_AFTER:
             self._give_credit()
         return bytes(chunk)
 
@@ -301,7 +304,7 @@ class Stream(trio.abc.HalfCloseableStream):
     async def _turn(self) -> None:
         """A checkpoint; a whole turn of the event loop only now and then."""
         self._turns += 1
-        if self._turns % TURNS:
+        if self._turns % STREAM_TURNS:
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
             await trio.lowlevel.checkpoint()

@@ -13,6 +13,8 @@ SHELLS = (
     "overlay.net",
     "overlay.store",
     "overlay.testing",
+    "overlay.blocking",
+    "overlay.aio",
     "discovery.interfaces",  # the host's addresses
     "discovery.mdns",  # a socket
     "discovery.search",  # tasks

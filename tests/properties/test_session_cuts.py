@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overlay.core.frames import Frame, pack
-from overlay.core.limits import FRAME_BODY_MAX
+from overlay.core.limits import FRAME_BODY_MAX, SEGMENT_AFTER, SEGMENT_BYTES
 from overlay.core.messages import sign_call
 from overlay.core.outbox import ROOM
-from overlay.core.segments import SEGMENT_AFTER, SEGMENT_BYTES
 from overlay.core.session_events import Event, Failed
 from overlay.core.stream_credit import WINDOW_FIRST
 from overlay.core.stream_events import StreamData, StreamOffered

@@ -13,8 +13,9 @@ import trio
 import trio.testing
 
 from overlay.core import limits
+from overlay.core.limits import REPLY_WINDOW
 from overlay.core.messages import sign_call
-from overlay.core.rpc import REPLY_WINDOW, Calls, SeenCalls
+from overlay.core.rpc import Calls, SeenCalls
 from overlay.core.session_events import MessageReceived
 from overlay.errors import DeadlineExceeded, NotAllowed, PeerUnreachable, RemoteError, UsageError
 from overlay.net.desk import CallDesk

@@ -11,10 +11,10 @@ import trio.testing
 
 from overlay.core.gate import SeenEphemerals
 from overlay.core.handshake import HandshakeContext
+from overlay.core.limits import RECEIVE_SIZE
 from overlay.core.session import Session, SessionConfig
 from overlay.core.session_events import Closed, Event, EvidenceWanted, Failed, MessageReceived, Opened
 from overlay.errors import PeerUnreachable
-from overlay.net.connection import RECEIVE_SIZE
 from overlay.net.link import Link
 from overlay.net.system import SystemChance
 from overlay.registry import EvidenceKind, FrameType, Reason, Role

@@ -3,9 +3,10 @@
 import trio
 import trio.testing
 
+from overlay.core import limits
+from overlay.core.limits import LINK_LIVED
 from overlay.core.session_events import Closed, Failed
 from overlay.net.link import Link
-from overlay.net.pool import LIVED
 from overlay.registry import Reason
 from tests.shell.pool_kit import Owner, two_pools
 
@@ -58,6 +59,20 @@ async def test_a_link_gives_way_only_when_the_other_one_has_carried_a_record_eac
         assert low.current is low.open[1] and high.current is high.open[1]
 
 
+async def test_a_peer_that_dials_again_and_again_holds_a_few_links_and_no_more(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with two_pools() as (low, high):
+        await first_link(high, low)
+        high.pool.links.clear()  # it says that it has none
+        for _ in range(20):
+            low.nursery.start_soon(low.dialled_by, high.pool)
+            await trio.testing.wait_all_tasks_blocked()
+        assert sum(1 for link in low.pool.all_links if link.is_open) <= limits.LINKS_PER_PEER + 1
+        await trio.sleep(10)
+        assert sum(1 for link in low.pool.all_links if link.is_open) == 1
+
+
 async def test_where_the_other_one_is_dead_the_link_stays(autojump_clock: trio.testing.MockClock) -> None:
     async with two_pools() as (low, high):
         await first_link(high, low)
@@ -103,7 +118,7 @@ async def test_a_link_that_lived_is_dialled_again_soon(autojump_clock: trio.test
     async with two_pools() as (low, high):
         low.find(high)
         for _ in range(10):
-            await trio.sleep(2 * LIVED)
+            await trio.sleep(2 * LINK_LIVED)
             assert high.current is not None
             high.current.close(Reason.SHUTDOWN)
             await trio.sleep(1)
@@ -114,7 +129,7 @@ async def test_who_did_not_dial_dials_when_the_link_is_gone(autojump_clock: trio
     async with two_pools() as (low, high):
         link, _ = await first_link(high, low)
         low.find(high)
-        await trio.sleep(2 * LIVED)
+        await trio.sleep(2 * LINK_LIVED)
         assert not high.dials
         link.close(Reason.SHUTDOWN)
         await trio.sleep(1)

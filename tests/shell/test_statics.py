@@ -21,8 +21,8 @@ async def renewed(mesh: Mesh, name: str) -> LocalIdentity:
 
 async def until_replaced(one: Watched, old: Link) -> None:
     with trio.fail_after(10):
-        while old in one.node.pool.all_links or old.peer.node_id not in one.node.pool.links:
-            await trio.sleep(0.01)
+        while old in one.node.pool.all_links:
+            await one.node.pool._shrunk.wait()
 
 
 async def replaced_after_renewal_of(name: str) -> None:
@@ -43,7 +43,7 @@ async def replaced_after_renewal_of(name: str) -> None:
         await attester.renew()
         with trio.fail_after(5):
             while not old.session.statics_changed:
-                await trio.sleep(0.01)
+                await bob.node.wait_peers_change()
         assert await peer.call("shout", b"on the old link") == b"ON THE OLD LINK"
         bob.node.pool.renew_statics(old, within=0.1)
         await until_replaced(bob, old)

@@ -1,25 +1,34 @@
 """A member that lies above the link harms nobody but itself: what ended nodes once must not do so again."""
 
+import json
 import secrets
+from collections.abc import Callable
 
 import pytest
 import trio
 
 from audit.bodies import application, read_application
 from overlay.app.local import LocalNode
+from overlay.app.output import say_json
 from overlay.core.admission import pack_goodbye
 from overlay.core.frames import Frame, pack
+from overlay.core.keys import NodeId
 from overlay.core.mesh.chains import SEQ_MAX
-from overlay.core.mesh.replication_frames import Items, make_items, open_items
+from overlay.core.mesh.found import AnnouncementFacts, Candidate
+from overlay.core.mesh.reconcile import Reconcile
+from overlay.core.mesh.replication_frames import Head, Items, make_heads, make_items, open_items
 from overlay.core.mesh.topics import sign_publication, verify_publication
 from overlay.core.messages import sign_call
 from overlay.core.stream_formats import pack_opening
 from overlay.errors import Refused, UsageError
+from overlay.events import PeerUp
 from overlay.net.link import Link
 from overlay.net.request import Request
 from overlay.net.stream import Stream
 from overlay.registry import GENESIS, ChainKind, FrameType, Reason
 from overlay.testing import mesh
+from tests.shell.node_kit import fresh_mesh, make_parts, running
+from tests.unit.core.mesh.mesh_kit import ToyChains, node
 
 GOODBYE = Frame(FrameType.GOODBYE, body=pack_goodbye(Reason.SHUTDOWN))
 
@@ -122,3 +131,84 @@ async def test_a_publication_with_a_number_that_no_head_can_tell_is_refused() ->
         with pytest.raises(Refused) as caught:
             open_items(ChainKind.TOPIC, make_items(ChainKind.TOPIC, Items(log_id, SEQ_MAX, (raw,))))
         assert caught.value.reason is Reason.MALFORMED
+
+
+# --- announcements are anybody's ------------------------------------------------------------------------------------------
+
+
+class Announcer:
+    """A finder that says what it is told to say."""
+
+    def __init__(self) -> None:
+        self.found: Callable[[Candidate], None] = lambda _one: None
+        self.ready = trio.Event()
+
+    async def run(
+        self, announcement: AnnouncementFacts, found: Callable[[Candidate], None], *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        self.found = found
+        self.ready.set()
+        await trio.sleep_forever()
+
+
+async def test_who_announces_itself_as_another_node_does_not_keep_that_node_away() -> None:
+    lab, announcer = fresh_mesh(), Announcer()
+    async with (
+        running(make_parts(lab, "bob")) as bob, running(make_parts(lab, "mallory")) as mallory,
+        running(make_parts(lab, "alice", finders=(announcer,))) as alice,
+    ):
+        await announcer.ready.wait()
+        name = bob.node.identity.node_id
+        announcer.found(Candidate(addresses=(("127.0.0.1", mallory.node.port),), ours=True, source="test", node_id=name))
+        await mallory.saw(PeerUp)
+        announcer.found(Candidate(addresses=(("127.0.0.1", bob.node.port),), ours=True, source="test", node_id=name))
+        await bob.saw(PeerUp)
+        with trio.fail_after(10):
+            while len(alice.node.peers) < 2:
+                await alice.node.wait_peers_change()
+        assert {peer.name for peer in alice.node.peers} == {"bob", "mallory"}
+
+
+# --- logs, and what is read at a terminal ---------------------------------------------------------------------------------
+
+
+def test_a_peer_that_names_many_logs_and_answers_for_none_is_not_looked_through_again() -> None:
+    asked: list[bytes] = []
+
+    def wanted(log_id: bytes, _node_id: NodeId) -> bool:
+        asked.append(log_id)
+        return True
+
+    machine = Reconcile(ChainKind.AUDIT, node("alice"), ToyChains(), wanted=wanted)
+    machine.peer_opened(node("mallory"), 0.0)
+    heads = {number.to_bytes(16, "big"): Head(node("author"), 5, bytes(32)) for number in range(4000)}
+    for body in make_heads(ChainKind.AUDIT, heads):
+        machine.receive(node("mallory"), FrameType.HEADS, body, 0.0)
+    asked.clear()
+    one = {bytes(16): Head(node("author"), 6, bytes(32))}
+    for body in make_heads(ChainKind.AUDIT, one):
+        machine.receive(node("mallory"), FrameType.HEADS, body, 0.0)
+    assert not asked
+
+
+async def test_a_member_that_comes_and_goes_does_not_fill_our_log() -> None:
+    async with mesh("alice", "mallory") as (alice, mallory):
+        for _ in range(5):
+            link = await link_between(mallory, alice)
+            link.close(Reason.SHUTDOWN)
+            with trio.fail_after(20):
+                while alice.engine.pool.links.get(mallory.node_id) is not None:
+                    await alice.wait_peers_change()
+                await mallory.wait_peer("alice")
+        entries = await alice.audit.read(node="alice")
+        assert 1 <= sum(1 for entry in entries if entry.type == "admission") <= 2  # a new minute may have begun
+
+
+def test_json_for_a_terminal_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"text": "a\u009bb\u202ec\u007fd\U000e0001e \u00e4\U0001f600"}
+    say_json(value)
+    line = capsys.readouterr().out
+    assert json.loads(line) == value
+    assert not any(bad in line for bad in ("\u009b", "\u202e", "\u007f", "\U000e0001"))
+    assert "\u00e4" in line

@@ -7,12 +7,10 @@ that says it has no link makes us probe the old one, which then either answers o
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
-from typing import Final
 
 from overlay.core.keys import NodeId
+from overlay.core.limits import STARTS_REMEMBERED
 from overlay.registry import Role
-
-REMEMBERED: Final = 16  # changes of starts, and pairs of starts that were told, of one peer: our guess
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,4 +73,4 @@ class Starts:
         pair = frozenset((old, new))
         recent = (*(one for one in self.changes if now - one[0] < 600.0), (now, pair))
         cloned = pair not in self.told and sum(1 for _, other in recent if other == pair) >= 3
-        return Starts(recent[-REMEMBERED:], (*self.told, pair)[-REMEMBERED:] if cloned else self.told), cloned
+        return Starts(recent[-STARTS_REMEMBERED:], (*self.told, pair)[-STARTS_REMEMBERED:] if cloned else self.told), cloned

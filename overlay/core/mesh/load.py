@@ -18,13 +18,17 @@ from ipaddress import IPv6Address
 from itertools import count
 from typing import Final
 
-from overlay.core.limits import HALF_OPEN_MAX, HALF_OPEN_PER_ADDRESS, HANDSHAKE_TIMEOUT
+from overlay.core.limits import (
+    CROWDED,
+    CROWDED_PATIENCE,
+    HALF_OPEN_MAX,
+    HALF_OPEN_PER_ADDRESS,
+    HANDSHAKE_TIMEOUT,
+    LOAD_ADDRESSES_MAX,
+    MEMBER_KNOWN_FOR,
+)
 
-ADDRESSES_MAX: Final = 4096  # remembered of each kind: our guess, some 400 KiB
-KNOWN_FOR: Final = 600.0  # seconds that an address counts as a member's: as long as one counts as our own
 ROUNDING: Final = 1e-6  # seconds: sums of floats
-CROWDED: Final = HALF_OPEN_MAX // 2  # silent ones, then they have less time: our guess
-CROWDED_PATIENCE: Final = 1.0  # seconds: our guess, some round trips; the first bytes follow the connection at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +151,7 @@ class Load:
 
     def admitted(self, host: str, now: float) -> None:
         """There is, or there was until now, a link to a member at this address."""
-        remember(self._known, network_of(host), now + KNOWN_FOR)
+        remember(self._known, network_of(host), now + MEMBER_KNOWN_FOR)
 
     def closed(self, place: int) -> None:
         """It needs no place any more: it is open, or it has ended."""
@@ -211,7 +215,7 @@ def remember(table: dict[str, float], key: str, value: float) -> None:
     """Put it last, and forget the first one of too many."""
     table.pop(key, None)
     table[key] = value
-    if len(table) > ADDRESSES_MAX:
+    if len(table) > LOAD_ADDRESSES_MAX:
         del table[next(iter(table))]
 
 

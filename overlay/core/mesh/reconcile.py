@@ -14,11 +14,22 @@ import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from typing import Protocol
 
 from overlay.core.guard import asked
 from overlay.core.keys import NodeId
-from overlay.core.limits import WANT_ITEMS
+from overlay.core.limits import (
+    HEADS_EVERY,
+    LOGS_MAX,
+    LOGS_PER_PEER,
+    REPLICATION_ANSWER_WITHIN,
+    REPLICATION_HELD_FIRST,
+    REPLICATION_PAUSE_MAX,
+    ROOTS_MAX,
+    WANT_ITEMS,
+    WANTS_AT_ONCE,
+    WANTS_PER_PEER,
+)
 from overlay.core.mesh.replication_frames import (
     Head,
     Items,
@@ -38,16 +49,6 @@ __all__ = [
     "ChainCheck", "Head", "HeadsDiffer", "ItemsVerified", "Misbehaved", "PeerAgrees", "RangeWanted", "Reconcile",
     "ReconcileEvent",
 ]  # fmt: skip
-
-LOGS_PER_PEER: Final = 16_384  # heads that we remember of one peer: our guess
-LOGS_MAX: Final = 65_536  # logs that we hold: our guess
-WANTS_PER_PEER: Final = 4  # ranges that one peer owes us
-WANTS_AT_ONCE: Final = 64  # in all; those that came wait for storage, 512 KiB each from an honest peer
-ANSWER_WITHIN: Final = 5.0
-HELD_FIRST: Final = 0.25  # good items that have to wait are asked for again after this, then twice that, ...
-PAUSE_MAX: Final = 60.0
-HEADS_EVERY: Final = 10.0  # heads are told again so often, in case something was lost
-ROOTS_MAX: Final = 4096  # heads of ours that we remember, the latest of all logs: our guess
 
 
 class ChainCheck(Protocol):
@@ -151,6 +152,7 @@ class _Peer:
     differs: set[bytes] = field(default_factory=set)
     agrees: dict[bytes, int] = field(default_factory=dict)  # the largest size for which it showed our root
     gaps: set[bytes] = field(default_factory=set)  # logs of which it no longer has what we lack
+    ahead: dict[bytes, None] = field(default_factory=dict)  # logs of which it has more than we, in the order in which we heard
 
 
 class Reconcile:
@@ -255,7 +257,7 @@ class Reconcile:
         """Time in: late ranges are asked of others, heads are told again."""
         for log_id, one in list(self._under_way.items()):
             if not one.storing and now >= one.expires:
-                self._give_up(log_id, one.peer, now, ANSWER_WITHIN)
+                self._give_up(log_id, one.peer, now, REPLICATION_ANSWER_WITHIN)
         if now >= self._tell_at:
             self._tell_at = now + HEADS_EVERY
             for peer in self._peers.values():
@@ -271,7 +273,7 @@ class Reconcile:
         one = self._under_way.pop(log_id, None)
         if one is not None and one.peer in self._peers:
             if one.held:
-                self._pause(log_id, one.peer, now, HELD_FIRST)
+                self._pause(log_id, one.peer, now, REPLICATION_HELD_FIRST)
             else:
                 self._peers[one.peer].pauses.pop(log_id, None)
         self._grow(log_id, head)
@@ -281,7 +283,7 @@ class Reconcile:
         """Verified items could not be stored: they are asked for again later."""
         one = self._under_way.get(log_id)
         if one is not None and one.storing:
-            self._give_up(log_id, one.peer, now, ANSWER_WITHIN)
+            self._give_up(log_id, one.peer, now, REPLICATION_ANSWER_WITHIN)
             self._ask(now)
 
     def appended(self, log_id: bytes, head: Head, items: Sequence[bytes]) -> None:
@@ -320,13 +322,15 @@ class Reconcile:
     def _on_heads(self, sender: NodeId, peer: _Peer, heads: dict[bytes, Head], now: float) -> list[ReconcileEvent]:
         if len(peer.heads.keys() | heads.keys()) > LOGS_PER_PEER:
             raise Refused(Reason.QUOTA, "too many logs")
+        news = False
         for log_id, head in heads.items():
             before = peer.heads.get(log_id)
-            if before is not None and head.size < before.size:
-                continue  # an older message, or a peer that lost its store: it is no source for us
-            peer.heads[log_id] = head
+            if before is not None and (head == before or head.size < before.size):
+                continue  # nothing new; or an older message, or a peer that lost its store: it is no source for us
+            peer.heads[log_id], news = head, True
             self._compare(sender, peer, log_id)
-        self._ask(now)
+        if news:
+            self._ask(now)
         return self._take_late()
 
     def _on_want(self, sender: NodeId, want: Want) -> list[ReconcileEvent]:
@@ -345,7 +349,7 @@ class Reconcile:
         owes = one is not None and one.peer == sender and not one.storing and came.wanted == one.start
         if not self._fits(sender, peer, came, now):
             if owes:
-                self._give_up(log_id, sender, now, ANSWER_WITHIN)
+                self._give_up(log_id, sender, now, REPLICATION_ANSWER_WITHIN)
                 self._ask(now)
             return []
         known = own or peer.heads.get(log_id)
@@ -357,12 +361,12 @@ class Reconcile:
                 raise
             self._differ(sender, peer, log_id)
             if owes:
-                self._give_up(log_id, sender, now, PAUSE_MAX)
+                self._give_up(log_id, sender, now, REPLICATION_PAUSE_MAX)
             self._ask(now)
             return self._take_late()
         held = count < len(came.items)
         if count == 0:
-            self._give_up(log_id, sender, now, HELD_FIRST)
+            self._give_up(log_id, sender, now, REPLICATION_HELD_FIRST)
             self._ask(now)
             return []
         self._under_way[log_id] = _UnderWay(sender, came.start, math.inf, storing=True, held=held)
@@ -407,7 +411,8 @@ class Reconcile:
             return
         self._heads[log_id] = head
         self._remember(log_id, head)
-        self._behind.pop(log_id, None)
+        for peer_id in self._behind.pop(log_id, ()):
+            self._peers[peer_id].ahead.pop(log_id, None)
         for peer_id, peer in self._peers.items():
             peer.news[log_id] = head
             peer.gaps.discard(log_id)
@@ -420,6 +425,7 @@ class Reconcile:
             return
         if ours is None or theirs.size > ours.size:
             self._behind.setdefault(log_id, set()).add(peer_id)
+            peer.ahead[log_id] = None
             return
         root = ours.root if theirs.size == ours.size else self._roots.get((log_id, theirs.size))
         if root is not None and root != theirs.root:
@@ -451,14 +457,17 @@ class Reconcile:
         """Ask for what we lack: each log of one peer, its author if it has a choice, else whoever owes us least."""
         self._retry_at = math.inf
         owed = Counter(one.peer for one in self._under_way.values())
-        for log_id in self._behind:
-            if len(self._under_way) >= WANTS_AT_ONCE:
-                return
-            if log_id not in self._under_way:
-                source = self._source(log_id, owed, now)
-                if source is not None:
-                    owed[source] += 1
-                    self._send_want(source, log_id, now)
+        for peer_id, peer in self._peers.items():
+            for log_id in peer.ahead:
+                if len(self._under_way) >= WANTS_AT_ONCE:
+                    return
+                if owed[peer_id] >= WANTS_PER_PEER:
+                    break  # whoever names many logs and answers for none is not looked through again and again
+                if log_id not in self._under_way:
+                    source = self._source(log_id, owed, now)
+                    if source is not None:
+                        owed[source] += 1
+                        self._send_want(source, log_id, now)
 
     def _source(self, log_id: bytes, owed: Counter[NodeId], now: float) -> NodeId | None:
         """Whom to ask for a log; None if nobody may be asked now."""
@@ -483,7 +492,7 @@ class Reconcile:
         own = self._heads.get(log_id)
         size = 0 if own is None else own.size
         count = min(WANT_ITEMS, self._peers[peer_id].heads[log_id].size - size)
-        self._under_way[log_id] = _UnderWay(peer_id, size, now + ANSWER_WITHIN)
+        self._under_way[log_id] = _UnderWay(peer_id, size, now + REPLICATION_ANSWER_WITHIN)
         self._out.append((peer_id, FrameType.WANT, make_want(self.kind, Want(log_id, size, count))))
 
     def _give_up(self, log_id: bytes, peer_id: NodeId, now: float, first: float) -> None:
@@ -498,5 +507,5 @@ class Reconcile:
         peer = self._peers.get(peer_id)
         if peer is not None and log_id in peer.heads:  # what it never named is not remembered
             before = peer.pauses.get(log_id)
-            length = first if before is None else min(before.length * 2, PAUSE_MAX)
+            length = first if before is None else min(before.length * 2, REPLICATION_PAUSE_MAX)
             peer.pauses[log_id] = _Pause(now + length, length)

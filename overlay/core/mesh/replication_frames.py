@@ -19,9 +19,6 @@ from overlay.errors import Refused
 from overlay.registry import ChainKind, Reason
 
 LOG_ID_SIZE: Final = 16
-HEADS_MAX: Final = 4096  # heads in one message: our guess
-RANGE_BYTES: Final = 512 * 1024  # of items in one message that we send
-MESSAGE_MAX: Final = limits.ITEMS_MAX + limits.ENTRY_MAX
 
 _LOG: Final = Bytes(LOG_ID_SIZE)
 _HEAD: Final = Tuple((_LOG, Bytes(32), UInt(SEQ_MAX), Bytes(32)))
@@ -59,13 +56,13 @@ class Items:
 def make_heads(kind: ChainKind, heads: Mapping[bytes, Head]) -> Iterator[bytes]:
     """As many messages as it takes."""
     rows = [[log_id, head.node_id, head.size, head.root] for log_id, head in sorted(heads.items())]
-    for start in range(0, len(rows), HEADS_MAX):
-        yield make_map(int(kind), rows[start : start + HEADS_MAX])
+    for start in range(0, len(rows), limits.HEADS_MAX):
+        yield make_map(int(kind), rows[start : start + limits.HEADS_MAX])
 
 
 def open_heads(kind: ChainKind, body: bytes) -> dict[bytes, Head]:
     """Raises Refused: MALFORMED, TOO_LARGE, UNSUPPORTED."""
-    (rows,) = _open(kind, body, Array(_HEAD, HEADS_MAX))
+    (rows,) = _open(kind, body, Array(_HEAD, limits.HEADS_MAX))
     found = {log_id: Head(NodeId(node_id), size, root) for log_id, node_id, size, root in rows}
     if len(found) != len(rows):
         malformed("two heads of one log")
@@ -105,7 +102,7 @@ def chunks(log_id: bytes, start: int, items: Sequence[bytes]) -> list[Items]:
     runs: list[list[bytes]] = [[]]
     size = 0
     for item in items:
-        if runs[-1] and (size + len(item) > RANGE_BYTES or len(runs[-1]) >= limits.WANT_ITEMS):
+        if runs[-1] and (size + len(item) > limits.RANGE_BYTES or len(runs[-1]) >= limits.WANT_ITEMS):
             runs.append([])
             size = 0
         runs[-1].append(item)
@@ -118,7 +115,7 @@ def chunks(log_id: bytes, start: int, items: Sequence[bytes]) -> list[Items]:
 
 
 def _open(kind: ChainKind, body: bytes, *kinds: Any) -> list[Any]:
-    said, *values = open_map(body, UInt(255), *kinds, limit=MESSAGE_MAX)
+    said, *values = open_map(body, UInt(255), *kinds, limit=limits.REPLICATION_MESSAGE_MAX)
     if said != kind:
         raise Refused(Reason.UNSUPPORTED, "another kind of chain")
     return values

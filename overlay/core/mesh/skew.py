@@ -4,13 +4,9 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from statistics import median
-from typing import Final
 
 from overlay.core.keys import NodeId
-
-SAMPLES: Final = 8  # of each peer, the newest; the shortest round trip counts: NTP's clock filter, RFC 5905, section 10
-PEERS_MAX: Final = 1024  # our guess: more links than a node has
-LARGEST: Final = 100 * 365 * 86_400.0  # seconds; whoever says more says nothing
+from overlay.core.limits import SKEW_MAX, SKEW_PEERS_MAX, SKEW_SAMPLES
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +27,7 @@ def measure(sent: float, received: float, own_wall: int, peer_wall: int) -> Samp
         peer_wall: the peer's when it answered, Unix milliseconds.
     """
     round_trip = max(received - sent, 0.0)
-    if abs(peer_wall - own_wall) > LARGEST * 1000:
+    if abs(peer_wall - own_wall) > SKEW_MAX * 1000:
         return None
     return Sample((peer_wall - own_wall) / 1000 - round_trip / 2, round_trip)
 
@@ -46,10 +42,10 @@ class Skews:
         """Remember an answer of this peer."""
         if sample is None:
             return
-        samples = self._samples.pop(peer, None) or deque[Sample](maxlen=SAMPLES)
+        samples = self._samples.pop(peer, None) or deque[Sample](maxlen=SKEW_SAMPLES)
         samples.append(sample)
         self._samples[peer] = samples
-        if len(self._samples) > PEERS_MAX:
+        if len(self._samples) > SKEW_PEERS_MAX:
             del self._samples[next(iter(self._samples))]
 
     def forget(self, peer: NodeId) -> None:

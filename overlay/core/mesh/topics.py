@@ -11,7 +11,7 @@ publication verifies while its author is away; one that comes before its author'
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from overlay.core import limits
 from overlay.core.identity import LocalIdentity
@@ -20,9 +20,6 @@ from overlay.core.mesh.chains import HLC_MAX, SEQ_LAST, hlc_time, is_ahead, item
 from overlay.core.wire import Bytes, Text, UInt, make_map, open_map, parse_sign1, sha256, sign1
 from overlay.errors import Refused, UsageError
 from overlay.registry import GENESIS, Label, Reason
-
-TOPIC_MAX: Final = 128  # bytes of a topic's name: our guess
-BODY_MAX: Final = limits.ENTRY_MAX - 1024  # what one item may hold beside its envelope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,12 +64,12 @@ def topic_log_id(mesh_id: bytes, node_id: NodeId, audit_log_id: bytes, topic: st
 def check_topic(topic: str) -> None:
     """Raises UsageError for a name that no topic can have."""
     if not is_topic(topic):
-        raise UsageError(f"a topic has 1 to {TOPIC_MAX} bytes of printable text")
+        raise UsageError(f"a topic has 1 to {limits.TOPIC_MAX} bytes of printable text")
 
 
 def is_topic(topic: str) -> bool:
     """Whether a topic can have this name."""
-    return topic.isprintable() and 0 < len(topic.encode()) <= TOPIC_MAX
+    return topic.isprintable() and 0 < len(topic.encode()) <= limits.TOPIC_MAX
 
 
 def sign_publication(
@@ -80,8 +77,8 @@ def sign_publication(
 ) -> bytes:
     """A publication's bytes. Raises UsageError for a body that is too long."""
     check_topic(topic)
-    if len(body) > BODY_MAX:
-        raise UsageError(f"a publication has at most {BODY_MAX} bytes", hint="send large data with calls")
+    if len(body) > limits.PUBLICATION_MAX:
+        raise UsageError(f"a publication has at most {limits.PUBLICATION_MAX} bytes", hint="send large data with calls")
     payload = make_map(own.node_id, topic, log_id, seq, prev, hlc, body)
     return sign1(payload, signer=own.message, aad=Label.PUBLISH + mesh_id, kid=own.kid)
 
@@ -113,8 +110,8 @@ def verify_publication(raw: bytes, *, mesh_id: bytes, author_of: AuthorOf) -> Pu
 
 def _fields(payload: bytes) -> list[Any]:
     return open_map(
-        payload, Bytes(32), Text(TOPIC_MAX), Bytes(16), UInt(SEQ_LAST), Bytes(32), UInt(HLC_MAX), Bytes(0, BODY_MAX),
-        limit=limits.ENTRY_MAX,
+        payload, Bytes(32), Text(limits.TOPIC_MAX), Bytes(16), UInt(SEQ_LAST), Bytes(32), UInt(HLC_MAX),
+        Bytes(0, limits.PUBLICATION_MAX), limit=limits.ENTRY_MAX,
     )  # fmt: skip
 
 
@@ -168,7 +165,8 @@ class TopicCheck:
         """The state after these items, and what they say; a start above our end leaves out what nobody has any more.
 
         Raises:
-            Refused: as `verify_publication`; WRONG_AUTHOR, CHAIN_BROKEN; FORKED if only the prev of the first is another.
+            Refused: as `verify_publication`; WRONG_AUTHOR, CHAIN_BROKEN; FORKED if only the prev of the first is another, or its
+                time is not later: that is its author's doing, not that of the peer who has it.
         """
         state = self.states.get(log_id)
         found: list[Publication] = []
@@ -213,4 +211,4 @@ def _check_link(state: TopicState, one: Publication, log_id: bytes, seq: int, *,
     if one.prev != state.head:
         raise Refused(another if seq else Reason.CHAIN_BROKEN, f"publication {one.seq} follows another one than ours")
     if one.hlc <= state.hlc:
-        raise Refused(Reason.CHAIN_BROKEN, f"the time of publication {one.seq} does not rise")
+        raise Refused(another if seq else Reason.CHAIN_BROKEN, f"the time of publication {one.seq} does not rise")

@@ -11,8 +11,9 @@ from datetime import datetime
 from typing import Final
 
 from overlay.core.batches import BatchHead, SignedBatch, UnverifiedBatch, parse_proof
+from overlay.core.limits import PUBLICATION_MAX
 from overlay.core.mesh.chains import HLC_SHIFT, hlc_time
-from overlay.core.mesh.topics import BODY_MAX, Author, AuthorOf, check_topic, is_topic
+from overlay.core.mesh.topics import Author, AuthorOf, check_topic, is_topic
 from overlay.core.wire import lv, malformed
 from overlay.errors import Refused, UsageError
 from overlay.registry import Label, Reason
@@ -54,8 +55,8 @@ def topic_prefix(topic: str) -> bytes:
 
 def make_transient(prefix: bytes, body: bytes) -> bytes:
     """A message. Raises UsageError for a body that is too long."""
-    if len(body) > BODY_MAX:
-        raise UsageError(f"a publication has at most {BODY_MAX} bytes", hint="send large data with calls")
+    if len(body) > PUBLICATION_MAX:
+        raise UsageError(f"a publication has at most {PUBLICATION_MAX} bytes", hint="send large data with calls")
     return prefix + body
 
 

@@ -7,7 +7,8 @@ import trio
 import trio.testing
 
 from overlay.app.transient_sender import PATIENCE, Pace, TransientSender
-from overlay.core.batches import COUNT_MAX, MESSAGES_MAX, SignedBatch
+from overlay.core.batches import SignedBatch
+from overlay.core.limits import BATCH_COUNT_MAX, BATCH_MESSAGES_MAX
 from overlay.core.mesh.chains import hlc_of
 from tests.unit.core.authority_kit import make_member, make_mesh
 from tests.unit.core.session_kit import local
@@ -79,16 +80,17 @@ async def test_what_one_publisher_says_in_a_row_shares_a_signature(running: Wire
 
 
 async def test_a_batch_that_is_full_leaves_and_the_publisher_waits_for_that(running: Wire) -> None:
-    for number in range(2 * COUNT_MAX + 1):
+    for number in range(2 * BATCH_COUNT_MAX + 1):
         await running.sender.put(b"%d" % number)
     await trio.testing.wait_all_tasks_blocked()
-    assert [len(batch) for batch in running.sent] == [COUNT_MAX, COUNT_MAX, 1]
-    assert [message for batch in running.sent for message in batch] == [b"%d" % number for number in range(2 * COUNT_MAX + 1)]
+    assert [len(batch) for batch in running.sent] == [BATCH_COUNT_MAX, BATCH_COUNT_MAX, 1]
+    sent = [message for batch in running.sent for message in batch]
+    assert sent == [b"%d" % number for number in range(2 * BATCH_COUNT_MAX + 1)]
 
 
 async def test_a_batch_is_full_by_its_bytes_too(running: Wire) -> None:
     for _ in range(5):
-        await running.sender.put(bytes(MESSAGES_MAX // 2 - 5))
+        await running.sender.put(bytes(BATCH_MESSAGES_MAX // 2 - 5))
     await trio.testing.wait_all_tasks_blocked()
     assert [len(batch) for batch in running.sent] == [2, 2, 1]
 
@@ -113,7 +115,7 @@ async def test_what_is_queued_when_the_node_ends_still_leaves(wire: Wire) -> Non
 
 
 async def test_a_cancelled_publisher_has_said_nothing(wire: Wire) -> None:
-    for _ in range(COUNT_MAX):
+    for _ in range(BATCH_COUNT_MAX):
         await wire.sender.put(b"")
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
@@ -124,7 +126,7 @@ async def test_a_cancelled_publisher_has_said_nothing(wire: Wire) -> None:
         nursery.start_soon(wire.sender.run)
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
-    assert wire.sent == [[b""] * COUNT_MAX]
+    assert wire.sent == [[b""] * BATCH_COUNT_MAX]
 
 
 # --- the pace ---------------------------------------------------------------------------------------------------------

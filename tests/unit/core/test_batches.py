@@ -7,10 +7,6 @@ from typing import Any
 import pytest
 
 from overlay.core.batches import (
-    BATCH_MAX,
-    COUNT_MAX,
-    HEAD_MAX,
-    MESSAGES_MAX,
     ProvenMessage,
     SignedBatch,
     leaves_of,
@@ -19,6 +15,7 @@ from overlay.core.batches import (
     sign_batch,
     size_of,
 )
+from overlay.core.limits import BATCH_COUNT_MAX, BATCH_HEAD_MAX, BATCH_MAX, BATCH_MESSAGES_MAX
 from overlay.core.merkle import root_of
 from overlay.core.wire import make_map, sign1
 from overlay.errors import Refused
@@ -88,15 +85,17 @@ def test_a_batch_says_under_which_endorsement_it_is() -> None:
 
 
 def test_the_largest_batch_fits_its_frame() -> None:
-    message = bytes(MESSAGES_MAX // 3 - size_of(b""))
+    message = bytes(BATCH_MESSAGES_MAX // 3 - size_of(b""))
     signed = batch([message] * 3)
-    assert BATCH_MAX - HEAD_MAX < len(signed.encode()) <= BATCH_MAX
+    assert BATCH_MAX - BATCH_HEAD_MAX < len(signed.encode()) <= BATCH_MAX
     assert signed.size <= BATCH_MAX
     assert verified(signed.encode()).head.count == 3
-    assert proven(batch([bytes(MESSAGES_MAX - size_of(b""))]).proof(0)).index == 0
+    assert proven(batch([bytes(BATCH_MESSAGES_MAX - size_of(b""))]).proof(0)).index == 0
 
 
-@pytest.mark.parametrize("messages", [[], [b""] * (COUNT_MAX + 1), [bytes(MESSAGES_MAX)], [bytes(MESSAGES_MAX // 2)] * 2])
+@pytest.mark.parametrize(
+    "messages", [[], [b""] * (BATCH_COUNT_MAX + 1), [bytes(BATCH_MESSAGES_MAX)], [bytes(BATCH_MESSAGES_MAX // 2)] * 2]
+)
 def test_what_does_not_fit_is_not_signed(messages: list[bytes]) -> None:
     with pytest.raises(ValueError, match="does not fit"):
         batch(messages)
@@ -125,7 +124,7 @@ def test_a_batch_of_another_kind_is_refused(which: int) -> None:
 
 @pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize("changes", [
-    {"author": b"short"}, {"kind": b""}, {"hlc": 2**63 - 1}, {"count": COUNT_MAX + 1}, {"root": bytes(31)}, {"extra": 0},
+    {"author": b"short"}, {"kind": b""}, {"hlc": 2**63 - 1}, {"count": BATCH_COUNT_MAX + 1}, {"root": bytes(31)}, {"extra": 0},
 ])  # fmt: skip
 def test_a_head_of_another_form_is_refused(changes: dict[str, Any], which: int) -> None:
     assert refused(both(forged(**changes))[which]) is Reason.MALFORMED
@@ -182,7 +181,7 @@ def test_a_batch_is_no_proof_and_a_proof_no_batch() -> None:
     assert refused(lambda: parse_batch(batch().proof(0))) is Reason.MALFORMED
 
 
-@pytest.mark.parametrize("messages", [[b""] * (COUNT_MAX + 1), [7], b"text", [[b"one"]]])
+@pytest.mark.parametrize("messages", [[b""] * (BATCH_COUNT_MAX + 1), [7], b"text", [[b"one"]]])
 def test_a_list_of_anything_else_than_so_many_byte_strings_is_refused(messages: Any) -> None:
     raw = make_map(batch().head.raw, messages)
     assert refused(lambda: parse_batch(raw)) is Reason.MALFORMED
@@ -199,5 +198,5 @@ def test_a_batch_or_a_proof_that_is_too_large_is_not_even_read() -> None:
 
 
 def test_a_head_that_is_too_large_is_not_even_read() -> None:
-    raw = make_map(bytes(HEAD_MAX + 1), [b"one"])
+    raw = make_map(bytes(BATCH_HEAD_MAX + 1), [b"one"])
     assert refused(lambda: parse_batch(raw)) is Reason.MALFORMED

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from overlay.core import limits
 from overlay.core.identity import LocalIdentity
-from overlay.core.messages import METHOD_MAX, NO_DEADLINE, pack_cancel, pack_credit, pack_failure, sign_call, sign_reply
-from overlay.core.rpc import PART_COST, REPLY_WINDOW, CallReceived, Calls, ReplyReceived, SeenCalls
+from overlay.core.limits import METHOD_MAX, PART_COST, REPLY_WINDOW
+from overlay.core.messages import NO_DEADLINE, pack_cancel, pack_credit, pack_failure, sign_call, sign_reply
+from overlay.core.rpc import CallReceived, Calls, ReplyReceived, SeenCalls
 from overlay.core.wire import sha256
 from overlay.errors import LocalProtocolError, Refused, UsageError
 from overlay.registry import FrameType, Reason, ReplyStatus

@@ -6,8 +6,7 @@ import pytest
 from blake3 import blake3
 
 from overlay.core import limits
-from overlay.core.messages import METHOD_MAX
-from overlay.core.segments import SEGMENT_AFTER, SEGMENT_BYTES, UNSIGNED_AFTER
+from overlay.core.limits import METHOD_MAX, RESET_TEXT_MAX, SEGMENT_AFTER, SEGMENT_BYTES, UNSIGNED_AFTER
 from overlay.core.stream_credit import WINDOW_FIRST, WINDOW_MAX, StreamLimits
 from overlay.core.stream_events import (
     StreamAccepted,
@@ -18,7 +17,7 @@ from overlay.core.stream_events import (
     StreamRoom,
     StreamSigned,
 )
-from overlay.core.stream_formats import TEXT_MAX, pack_credit, pack_opening, pack_reset
+from overlay.core.stream_formats import pack_credit, pack_opening, pack_reset
 from overlay.core.streams import WRITE_MAX
 from overlay.core.wire import make_map
 from overlay.errors import LocalProtocolError, UsageError
@@ -106,7 +105,7 @@ def test_a_name_that_no_call_can_have_opens_nothing(method: str) -> None:
 
 def test_a_body_that_is_too_long_for_a_call_opens_nothing() -> None:
     pair = Pair()
-    with pytest.raises(UsageError, match="fewer than"):
+    with pytest.raises(UsageError, match="at most"):
         pair.open(pair.alice, body=bytes(limits.BODY_MAX))
     assert pair.alice.streams.count == 0
 
@@ -781,7 +780,7 @@ def test_a_frame_for_a_stream_that_nobody_opened_is_refused(kind: FrameType, str
 
 
 @pytest.mark.parametrize(
-    "body", [b"", make_map(2), make_map(99, ""), make_map(256, ""), make_map(1, "x" * (TEXT_MAX + 1)), make_map(1, b"")]
+    "body", [b"", make_map(2), make_map(99, ""), make_map(256, ""), make_map(1, "x" * (RESET_TEXT_MAX + 1)), make_map(1, b"")]
 )
 def test_a_reset_of_another_form_is_refused(body: bytes) -> None:
     pair = Pair()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from overlay.core.mesh.reconcile import ANSWER_WITHIN
+from overlay.core.limits import REPLICATION_ANSWER_WITHIN
 from overlay.core.mesh.replication_frames import Want, open_heads, open_want
 from overlay.registry import FrameType
 from tests.unit.core.mesh.mesh_kit import LOG, Ours, head, item, node
@@ -40,7 +40,7 @@ def test_a_want_that_was_lost_with_its_link_is_said_again_at_once(ours: Ours) ->
 
 def test_an_answer_that_was_lost_with_its_link_puts_no_pause_on_the_peer(ours: Ours) -> None:
     ours.heads(BOB, 2, ALICE)
-    ours.wait(ANSWER_WITHIN)
+    ours.wait(REPLICATION_ANSWER_WITHIN)
     wants(ours)
     ours.open(BOB)
     ours.wait(0)

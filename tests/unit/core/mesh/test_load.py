@@ -7,18 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay.core.limits import HALF_OPEN_MAX, HALF_OPEN_PER_ADDRESS, HANDSHAKE_TIMEOUT
-from overlay.core.mesh.load import (
-    ADDRESSES_MAX,
+from overlay.core.limits import (
     CROWDED,
     CROWDED_PATIENCE,
-    KNOWN_FOR,
-    Decision,
-    Load,
-    Rate,
-    network_of,
-    remember,
+    HALF_OPEN_MAX,
+    HALF_OPEN_PER_ADDRESS,
+    HANDSHAKE_TIMEOUT,
+    LOAD_ADDRESSES_MAX,
+    MEMBER_KNOWN_FOR,
 )
+from overlay.core.mesh.load import Decision, Load, Rate, network_of, remember
 
 MEMBER, OTHER = "192.0.2.1", "198.51.100.7"
 
@@ -81,9 +79,9 @@ def test_a_flood_with_the_gate_key_from_elsewhere_does_not_stop_a_member_at_its_
 def test_an_address_is_known_for_ten_minutes_and_without_the_gate_key_not_at_all() -> None:
     load = Load()
     load.admitted(MEMBER, 0.0)
-    let_in(load, OTHER, 100, KNOWN_FOR - 1, gated=False)
-    assert not enter_and_leave(load, MEMBER, KNOWN_FOR - 1, gated=False)
-    for at, found in ((KNOWN_FOR - 1, True), (KNOWN_FOR, False)):
+    let_in(load, OTHER, 100, MEMBER_KNOWN_FOR - 1, gated=False)
+    assert not enter_and_leave(load, MEMBER, MEMBER_KNOWN_FOR - 1, gated=False)
+    for at, found in ((MEMBER_KNOWN_FOR - 1, True), (MEMBER_KNOWN_FOR, False)):
         for number in range(250):
             enter_and_leave(load, f"10.0.0.{number}", at, gated=True)
         assert enter_and_leave(load, MEMBER, at, gated=True) is found
@@ -219,10 +217,10 @@ def test_an_attacker_with_many_addresses_in_one_network_is_one_attacker() -> Non
 
 def test_only_so_many_addresses_are_remembered_the_last_ones() -> None:
     table: dict[str, float] = {}
-    for number in range(ADDRESSES_MAX + 10):
+    for number in range(LOAD_ADDRESSES_MAX + 10):
         remember(table, str(number), number)
         remember(table, "0", 0.0)
-    assert len(table) == ADDRESSES_MAX
+    assert len(table) == LOAD_ADDRESSES_MAX
     assert "0" in table
     assert "1" not in table
 

@@ -5,15 +5,19 @@ import math
 import pytest
 
 from overlay.core.keys import NodeId
-from overlay.core.limits import ENTRY_MAX, WANT_ITEMS
-from overlay.core.mesh.reconcile import (
-    ANSWER_WITHIN,
+from overlay.core.limits import (
+    ENTRY_MAX,
     HEADS_EVERY,
-    HELD_FIRST,
     LOGS_MAX,
     LOGS_PER_PEER,
+    RANGE_BYTES,
+    REPLICATION_ANSWER_WITHIN,
+    REPLICATION_HELD_FIRST,
+    WANT_ITEMS,
     WANTS_AT_ONCE,
     WANTS_PER_PEER,
+)
+from overlay.core.mesh.reconcile import (
     HeadsDiffer,
     ItemsVerified,
     Misbehaved,
@@ -22,7 +26,6 @@ from overlay.core.mesh.reconcile import (
     Reconcile,
 )
 from overlay.core.mesh.replication_frames import (
-    RANGE_BYTES,
     Head,
     Want,
     make_heads,
@@ -277,8 +280,8 @@ def test_what_does_not_come_in_time_is_asked_of_another(ours: Ours) -> None:
     ours.heads(BOB, 5, CAROL)
     ours.heads(ALICE, 5, CAROL)
     assert wants(ours) == [(BOB, Want(LOG, 0, 5))]
-    assert ours.machine.deadline == ANSWER_WITHIN
-    ours.wait(ANSWER_WITHIN)
+    assert ours.machine.deadline == REPLICATION_ANSWER_WITHIN
+    ours.wait(REPLICATION_ANSWER_WITHIN)
     assert wants(ours) == [(ALICE, Want(LOG, 0, 5))]
 
 
@@ -294,7 +297,7 @@ def test_a_silent_peer_is_asked_again_after_ever_longer_pauses(ours: Ours) -> No
 def test_an_answer_that_comes_late_is_still_taken(ours: Ours) -> None:
     ours.heads(BOB, 2, CAROL)
     ours.heads(ALICE, 2, CAROL)
-    ours.wait(ANSWER_WITHIN)
+    ours.wait(REPLICATION_ANSWER_WITHIN)
     events = ours.items(BOB, 0, *items(0, 2))
     assert len(events) == 1
     ours.store(events)
@@ -366,7 +369,7 @@ def test_items_that_could_not_be_stored_are_asked_for_again(ours: Ours) -> None:
     wants(ours)
     ours.machine.dropped(LOG, ours.now)
     assert wants(ours) == []
-    ours.wait(ANSWER_WITHIN)
+    ours.wait(REPLICATION_ANSWER_WITHIN)
     assert wants(ours) == [(BOB, Want(LOG, 0, 2))]
 
 
@@ -398,18 +401,18 @@ def test_those_before_the_first_that_waits_are_stored(ours: Ours) -> None:
     ours.store(ours.items(ALICE, 0, item(0), item(1, "later"), item(2)))
     assert ours.machine.heads == {LOG: head(1, ALICE)}
     assert wants(ours) == []
-    ours.wait(HELD_FIRST)
+    ours.wait(REPLICATION_HELD_FIRST)
     assert wants(ours) == [(ALICE, Want(LOG, 1, 2))]
 
 
 def test_an_answer_that_is_good_ends_the_pauses(ours: Ours) -> None:
     ours.heads(ALICE, 2, ALICE)
     ours.items(ALICE, 0, item(0, "later"))
-    ours.wait(HELD_FIRST)
+    ours.wait(REPLICATION_HELD_FIRST)
     ours.store(ours.items(ALICE, 0, item(0)))
     wants(ours)
     ours.items(ALICE, 1, item(1, "later"))
-    ours.wait(HELD_FIRST)
+    ours.wait(REPLICATION_HELD_FIRST)
     assert wants(ours) == [(ALICE, Want(LOG, 1, 1))]
 
 
@@ -538,7 +541,7 @@ def test_items_that_are_stored_are_waited_for_as_long_as_it_takes(ours: Ours) ->
     events = ours.items(BOB, 0, *items(0, 2))
     ours.heads(ALICE, 2, ALICE)
     wants(ours)
-    ours.wait(10 * ANSWER_WITHIN)
+    ours.wait(10 * REPLICATION_ANSWER_WITHIN)
     assert wants(ours) == []
     ours.store(events)
     assert ours.machine.heads == {LOG: head(2, ALICE)}
@@ -638,7 +641,7 @@ def test_a_gap_is_taken_when_the_others_are_silent(topics: Ours) -> None:
     topics.heads(CAROL, 9, ALICE)
     assert topics.items(BOB, 7, item(7), item(8), wanted=0) == []
     for _ in range(4):
-        topics.wait(ANSWER_WITHIN)
+        topics.wait(REPLICATION_ANSWER_WITHIN)
         if BOB in [peer for peer, _ in wants(topics)] and topics.items(BOB, 7, item(7), item(8), wanted=0):
             return
     pytest.fail("the gap was never taken")

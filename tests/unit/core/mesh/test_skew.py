@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.core.keys import NodeId
-from overlay.core.mesh.skew import PEERS_MAX, SAMPLES, Sample, Skews, clock_sentence, measure
+from overlay.core.limits import SKEW_PEERS_MAX, SKEW_SAMPLES
+from overlay.core.mesh.skew import Sample, Skews, clock_sentence, measure
 
 AT = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -38,7 +39,7 @@ def test_no_time_raises_and_every_sentence_can_be_said(sent: float, received: fl
 def test_the_shortest_round_trip_of_the_last_eight_counts() -> None:
     skews = Skews()
     skews.heard(node(1), Sample(1.0, 0.001))
-    for _ in range(SAMPLES - 1):
+    for _ in range(SKEW_SAMPLES - 1):
         skews.heard(node(1), Sample(9.0, 0.5))
     assert skews.of(node(1)) == Sample(1.0, 0.001)
     skews.heard(node(1), Sample(9.0, 0.4))
@@ -62,9 +63,9 @@ def test_a_peer_that_is_gone_is_forgotten() -> None:
 
 def test_only_so_many_peers_are_remembered() -> None:
     skews = Skews()
-    for number in range(PEERS_MAX + 1):
+    for number in range(SKEW_PEERS_MAX + 1):
         skews.heard(node(number), Sample(1.0, 0.1))
-    assert skews.peers == PEERS_MAX
+    assert skews.peers == SKEW_PEERS_MAX
     assert skews.of(node(0)) is None
 
 

@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.core.identity import LocalIdentity
+from overlay.core.limits import PUBLICATION_MAX, TOPIC_MAX
 from overlay.core.mesh.chains import hlc_of, hlc_time, item_hash, next_hlc
 from overlay.core.mesh.topics import (
-    BODY_MAX,
-    TOPIC_MAX,
     Author,
     TopicCheck,
     TopicState,
@@ -143,9 +142,9 @@ def test_users_hear_at_once_that_a_topic_cannot_have_such_a_name(topic: str) -> 
 
 
 def test_a_body_that_is_too_long_is_not_signed() -> None:
-    assert len(publish(body=bytes(BODY_MAX))) <= 60 * 1024
+    assert len(publish(body=bytes(PUBLICATION_MAX))) <= 60 * 1024
     with pytest.raises(UsageError):
-        publish(body=bytes(BODY_MAX + 1))
+        publish(body=bytes(PUBLICATION_MAX + 1))
 
 
 @given(st.binary(max_size=200))
@@ -288,7 +287,11 @@ def test_after_a_gap_the_chain_still_has_to_fit(check: TopicCheck) -> None:
     raws = chain(6)
     take(check, 0, raws[:2])
     assert refused(lambda: check.check(NEWS, ALICE.node_id, 4, [raws[5]])) is Reason.CHAIN_BROKEN
-    assert refused(lambda: check.check(NEWS, ALICE.node_id, 4, [publish(seq=4, hlc=T0)])) is Reason.CHAIN_BROKEN
+
+
+def test_a_time_that_does_not_rise_after_a_gap_is_its_authors_fault(check: TopicCheck) -> None:
+    take(check, 0, chain(6)[:2])
+    assert refused(lambda: check.check(NEWS, ALICE.node_id, 4, [publish(seq=4, hlc=T0)])) is Reason.FORKED
 
 
 # --- clocks -----------------------------------------------------------------------------------------------------------

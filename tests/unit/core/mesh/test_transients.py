@@ -7,8 +7,9 @@ from datetime import timedelta
 import pytest
 
 from overlay.core.batches import SignedBatch, parse_batch, sign_batch
+from overlay.core.limits import PUBLICATION_MAX
 from overlay.core.mesh.chains import HLC_SHIFT, hlc_of, hlc_time
-from overlay.core.mesh.topics import BODY_MAX, Author
+from overlay.core.mesh.topics import Author
 from overlay.core.mesh.transients import (
     KIND,
     Transients,
@@ -125,7 +126,7 @@ def test_users_hear_at_once_that_a_topic_cannot_have_such_a_name(topic: str) -> 
 
 
 def test_a_body_that_is_too_long_is_the_callers_error() -> None:
-    longest = make_transient(topic_prefix("x" * 128), bytes(BODY_MAX))
+    longest = make_transient(topic_prefix("x" * 128), bytes(PUBLICATION_MAX))
     sign_batch(local(ALICE), MESH.mesh_id, kind=KIND, hlc=T0, messages=[longest])
     with pytest.raises(UsageError):
-        make_transient(topic_prefix("news"), bytes(BODY_MAX + 1))
+        make_transient(topic_prefix("news"), bytes(PUBLICATION_MAX + 1))
