@@ -165,8 +165,8 @@ class TopicCheck:
         """The state after these items, and what they say; a start above our end leaves out what nobody has any more.
 
         Raises:
-            Refused: as `verify_publication`; WRONG_AUTHOR, CHAIN_BROKEN; FORKED if only the prev of the first is another, or its
-                time is not later: that is its author's doing, not that of the peer who has it.
+            Refused: as `verify_publication`; WRONG_AUTHOR, CHAIN_BROKEN; FORKED if only the prev of the first is another or
+                its time is not later: that is its author's doing, not that of the peer who has it.
         """
         state = self.states.get(log_id)
         found: list[Publication] = []
