@@ -78,7 +78,7 @@ class LocalAudit:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What someone should know."""
-        damaged = [f"a stored log of {NodeId(log.row.node_id).short} is damaged: {log.detail}" for log in self._log.damaged]
+        damaged = [f"a stored log of {_short(log.row.node_id)} is damaged: {log.detail}" for log in self._log.damaged]
         return (*damaged, *([f"the audit log cannot be written: {self._log.warning}"] if self._log.warning else []))
 
     def _tell(self, entries: tuple[Entry, ...]) -> None:
@@ -100,3 +100,11 @@ class LocalAudit:
             node_id=entry.node_id, node_name=name, log_id=entry.log_id, seq=entry.seq, hash=entry.hash, at=entry.at,
             type=entry.type_name, body=describe(entry.type, entry.body),
         )
+
+
+def _short(node_id: bytes) -> str:
+    """A node, as far as a damaged store still names one."""
+    try:
+        return NodeId(node_id).short
+    except (ValueError, TypeError):
+        return "a node whose id cannot be read"

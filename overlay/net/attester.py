@@ -1,5 +1,6 @@
 """Leads the rounds of evidence: one proof at a time serves all links, and credentials change only between two proofs."""
 
+import math
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from typing import Protocol
 
@@ -9,8 +10,10 @@ from overlay.core import limits
 from overlay.core.chance import Chance
 from overlay.core.evidence import Binding, Prover
 from overlay.core.identity import LocalIdentity
+from overlay.core.keys import NodeId
 from overlay.core.limits import AttestTimes
 from overlay.core.rounds import OpenRound, ProofWanted, RoundLeader
+from overlay.core.session_states import State
 from overlay.errors import OverlayError
 from overlay.net.link import Link
 from overlay.registry import EvidenceKind
@@ -50,6 +53,10 @@ class Attester:
         self._renew = renew
         self._renewal_due = renewal_due
         self._owner = owner
+        # between two proofs for CHALLENGEs of one peer: as often as it may ask on an open link
+        self._pause = min(limits.UNASKED_NONCE_EVERY / 2, times.every / 12)
+        self._asked: dict[NodeId, float] = {}  # when each peer's CHALLENGE had, or will have, its proof
+        self._later, self._late = trio.open_memory_channel[tuple[Link, Binding, float]](math.inf)  # half-open links: bounded
         self._leader = RoundLeader(times=times, chance=chance, now=trio.current_time())
         self._wake = trio.Event()
         self._proving = trio.Lock()
@@ -64,8 +71,30 @@ class Attester:
         if self._prover.kind is EvidenceKind.SOFTWARE:
             self._admit(link, binding)
             return
+        now, peer = trio.current_time(), link.peer.node_id
+        self._asked = {one: at for one, at in self._asked.items() if at > now - self._pause}
+        since = self._asked.get(peer)
+        if since is None:
+            self._asked[peer] = now
+            self._join(link, binding)
+        else:
+            self._asked[peer] = due = since if since > now else since + self._pause
+            self._later.send_nowait((link, binding, due))
+
+    def _join(self, link: Link, binding: Binding) -> None:
         self._leader.join(link, ADMISSION_PROOF, binding, trio.current_time())
         self._wake.set()
+
+    async def _join_later(self, nursery: trio.Nursery) -> None:
+        """Whoever connects again and again has its proof when its pause is over: a TPM is there for all."""
+
+        async def wait(link: Link, binding: Binding, at: float) -> None:
+            await trio.sleep_until(at)
+            if link.session.state is not State.CLOSED:
+                self._join(link, binding)
+
+        async for link, binding, at in self._late:
+            nursery.start_soon(wait, link, binding, at)
 
     def nonce(self, link: Link, number: int, binding: Binding) -> None:
         """A peer answered a round of ours, or asks unasked."""
@@ -85,6 +114,7 @@ class Attester:
         """Lead rounds and renew the endorsement, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_endorsed)
+            nursery.start_soon(self._join_later, nursery)
             while True:
                 self._wake = trio.Event()
                 with trio.move_on_at(self._leader.deadline):

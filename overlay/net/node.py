@@ -4,6 +4,7 @@ What it is made of comes in as `NodeParts`; `overlay/app/compose.py` makes them 
 """
 
 import math
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -123,6 +124,7 @@ class Node:
         self._nursery = nursery
         self._observers = list(observers)
         self.skews = Skews()
+        self._serving: Counter[NodeId] = Counter()  # stream handlers that run, also those whose stream is broken
         self._seen_hellos = SeenEphemerals()
         self._seen_calls = SeenCalls()
         self._desk = CallDesk(parts.services, nursery, parts.calendar)
@@ -407,14 +409,19 @@ class Node:
         if handler is None:
             link.answer_stream(offered.stream, ReplyStatus.NO_SUCH_METHOD, "")
             return
+        peer = link.peer.node_id
+        if self._serving[peer] >= limits.STREAM_HANDLERS_PER_PEER:
+            link.answer_stream(offered.stream, ReplyStatus.BUSY, "")
+            return
+        self._serving[peer] += 1
         stream = Stream(
             link, offered.stream, peer=info_of(link), name=name, body=offered.body, signed=offered.signed
         )
         link.streams[offered.stream] = stream
         link.answer_stream(offered.stream)
-        self._nursery.start_soon(self._serve_stream, handler, stream)
+        self._nursery.start_soon(self._serve_stream, handler, stream, peer)
 
-    async def _serve_stream(self, handler: StreamHandler, stream: Stream) -> None:
+    async def _serve_stream(self, handler: StreamHandler, stream: Stream, peer: NodeId) -> None:
         """Run a handler; whatever it raises breaks the stream off, and is no reason to end the node."""
         try:
             await handler(stream)
@@ -424,6 +431,8 @@ class Node:
             stream.break_off(ReplyStatus.FAILED, f"{type(error).__name__}: {error}"[:200])
         else:
             stream.close()
+        finally:
+            self._serving[peer] -= 1
 
     def send_transients(self, raw: bytes) -> None:
         """Push a batch of transient publications to every linked peer."""

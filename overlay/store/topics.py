@@ -3,6 +3,7 @@
 A chain whose start was dropped keeps its end as its state, so that what follows can still be checked against it.
 """
 
+import os
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,7 +44,11 @@ class TopicStore:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open or make the file. Raises StateDamaged."""
+        """Open or make the file, for us alone, with what SQLite puts beside it. Raises StateDamaged."""
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise StateDamaged(f"cannot open {path}: {error.strerror}", hint="look at the folder and its permissions") from None
         try:
             connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             connection.execute("PRAGMA journal_mode=WAL")
@@ -57,7 +62,10 @@ class TopicStore:
     def states(self) -> dict[bytes, TopicState]:
         """The end of every chain. Raises StateDamaged."""
         rows = self._fetch("SELECT log_id, node_id, topic, size, head, hlc FROM chains", ())
-        return {row[0]: TopicState(NodeId(row[1]), row[2], row[3], row[4], row[5]) for row in rows}
+        try:
+            return {row[0]: TopicState(NodeId(row[1]), row[2], row[3], row[4], row[5]) for row in rows}
+        except (ValueError, TypeError) as error:
+            raise _damaged(self._path, sqlite3.DatabaseError(str(error))) from None
 
     def append(self, log_id: bytes, state: TopicState, start: int, items: Sequence[bytes]) -> None:
         """Make items durable with the state after them; drop what is too old. Raises OverlayError when the disk fails."""
@@ -101,7 +109,7 @@ class TopicStore:
         try:
             return self._connection.execute(query, values).fetchall()
         except sqlite3.Error as error:
-            raise _damaged(self._path, error) from None
+            raise _damaged(self._path, sqlite3.DatabaseError(str(error))) from None
 
     def close(self) -> None:
         """Close the file."""

@@ -1,7 +1,7 @@
 """Streams between real nodes, handed to the test: both ends of as many as it wants, over one link."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -47,8 +47,12 @@ class Bench:
         self.desk = desk
         self._nursery = nursery
 
+    def opened(self, name: str, body: bytes = b"", *, signed: bool = True) -> AbstractAsyncContextManager[Stream]:
+        """A stream of Alice's to any handler of Bob's."""
+        return self.alice.node.open_stream(self.bob.node.identity.node_id, name, body, signed=signed)
+
     async def open(self, name: str = "take", body: bytes = b"", *, signed: bool = True) -> Stream:
-        """Alice's end of a stream to any handler of Bob's; it stays for as long as the test."""
+        """The same, for as long as the test."""
         stream: Stream = await self._nursery.start(partial(self._hold, name, body, signed=signed))
         return stream
 
@@ -59,8 +63,7 @@ class Bench:
     async def _hold(
         self, name: str, body: bytes, *, signed: bool, task_status: trio.TaskStatus[Stream] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        peer = self.bob.node.identity.node_id
-        async with self.alice.node.open_stream(peer, name, body, signed=signed) as stream:
+        async with self.opened(name, body, signed=signed) as stream:
             task_status.started(stream)
             await trio.sleep_forever()
 

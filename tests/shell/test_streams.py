@@ -12,9 +12,8 @@ import trio.testing
 from blake3 import blake3
 
 from overlay.core.keys import NodeId
-from overlay.core.limits import RekeyTimes
-from overlay.core.segments import SEGMENT_BYTES, SignedStream, verify_segment
-from overlay.core.stream_credit import WINDOW_FIRST
+from overlay.core.limits import SEGMENT_BYTES, WINDOW_FIRST, RekeyTimes
+from overlay.core.segments import SignedStream, verify_segment
 from overlay.errors import NotAllowed, PeerUnreachable, Truncated, UsageError
 from overlay.net.request import Request
 from overlay.net.stream import BrokenStream, Stream
@@ -162,7 +161,7 @@ async def test_both_sides_push_without_reading_and_nothing_stands_still_for_ever
 
                 nursery.start_soon(read, one)
                 nursery.start_soon(read, other)
-        assert (got[one], got[other]) == (data[other], data[one])
+        assert bytes(got[one]) == data[other] and bytes(got[other]) == data[one]
 
 
 async def test_a_slow_reader_slows_only_itself() -> None:
@@ -308,7 +307,7 @@ class Ending:
     """A handler that tells how what it read came to its end."""
 
     def __init__(self) -> None:
-        self.got = bytearray()
+        self.got = b""
         self.error: Exception | None = None
         self.over = trio.Event()
 
@@ -333,10 +332,7 @@ async def watched(**changes: object) -> AsyncIterator[tuple[Bench, Ending]]:
 
 
 async def test_leaving_the_block_in_order_is_an_end_that_is_signed() -> None:
-    async with (
-        watched() as (two, ending),
-        two.alice.node.open_stream(two.bob.node.identity.node_id, "read", b"", signed=True) as stream,
-    ):
+    async with watched() as (two, ending), two.opened("read") as stream:
         await stream.send_all(b"all of it")
     assert (ending.got, ending.error) == (b"all of it", None)
 
@@ -344,7 +340,7 @@ async def test_leaving_the_block_in_order_is_an_end_that_is_signed() -> None:
 async def test_an_exception_in_the_block_is_no_clean_end_for_the_other_side() -> None:
     async with watched() as (two, ending):
         with pytest.raises(KeyError):
-            async with two.alice.node.open_stream(two.bob.node.identity.node_id, "read", b"", signed=True) as stream:
+            async with two.opened("read") as stream:
                 await stream.send_all(b"the first half")
                 raise KeyError
     assert (ending.got, type(ending.error)) == (b"the first half", BrokenStream)
@@ -362,48 +358,48 @@ async def test_a_send_that_is_cancelled_in_the_middle_is_no_clean_end() -> None:
     ending = Ending()
     async with bench(streams={"read": read}) as two:
         with trio.move_on_after(5) as scope:
-            peer = two.bob.node.identity.node_id
-            async with (
-                two.alice.node.open_stream(peer, "read", b"", signed=True) as stream, trio.open_nursery() as nursery,
-            ):
+            async with two.opened("read") as stream, trio.open_nursery() as nursery:
                 nursery.start_soon(stream.send_all, data)
                 await trio.testing.wait_all_tasks_blocked(0.02)
                 scope.cancel()
         go.set()
         with trio.fail_after(5):
             await ending.over.wait()
-        assert type(ending.error) is BrokenStream
+        assert isinstance(ending.error, BrokenStream)
         assert data.startswith(ending.got) and 0 < len(ending.got) < len(data)
         await two.wait_forgotten()
 
 
+async def test_a_send_that_was_cancelled_before_it_began_does_no_harm() -> None:
+    async with watched() as (two, ending), two.opened("read") as stream:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await stream.send_all(b"never said")
+        await stream.send_all(b"all of it")
+    assert (ending.got, ending.error) == (b"all of it", None)
+
+
 async def test_an_end_of_the_link_breaks_every_stream_on_both_sides() -> None:
     async with bench() as two:
-        one, other = await two.pair()
-        third, fourth = await two.pair()
+        (one, other), (third, fourth) = await two.pair(), await two.pair()
+        links = two.links
         await one.send_all(b"came in time")
         assert await other.receive_some(4) == b"came"
-        waiting: list[str] = []
+        why: list[str] = []
 
-        async def wait(stream: Stream) -> None:
-            waiting.append(await broken(stream.receive_some))
+        async def wait(use: Callable[[], Awaitable[object]]) -> None:
+            why.append(await broken(use))
 
         async with trio.open_nursery() as nursery:
             for stream in (one, third, fourth):
-                nursery.start_soon(wait, stream)
-            nursery.start_soon(partial(fourth.send_all, noise(MIB)))
+                nursery.start_soon(wait, stream.receive_some)
+            nursery.start_soon(wait, partial(one.send_all, noise(MIB)))
             await trio.testing.wait_all_tasks_blocked(0.02)
-            nursery.cancel_scope.shield = True
-            links = two.links
             links[0].close(Reason.SHUTDOWN)
-            with trio.fail_after(5):
-                while len(waiting) < 3:
-                    await trio.testing.wait_all_tasks_blocked()
-            nursery.cancel_scope.cancel()
-        assert all("the link ended" in why for why in waiting)
+        assert len(why) == 4 and all("the link ended" in one for one in why)
         assert await other.receive_some() == b" in time"  # it had come
         for stream in (one, other, third, fourth):
-            await broken(lambda stream=stream: stream.send_all(b"x"))
+            await broken(partial(stream.send_all, b"x"))
         assert [link.streams for link in links] == [{}, {}]
 
 
@@ -633,6 +629,7 @@ async def test_a_link_that_ends_wakes_every_reader(wire: Wire) -> None:
             await trio.testing.wait_all_tasks_blocked(0.02)
             nursery.cancel_scope.deadline = trio.current_time() + 5
             alice.link.close(Reason.SHUTDOWN)
+        assert not nursery.cancel_scope.cancelled_caught
         for pair in pairs:
             for stream in pair:
                 with pytest.raises(BrokenStream):

@@ -21,6 +21,7 @@ from overlay.core.keys import NodeId
 from overlay.core.limits import (
     HEADS_EVERY,
     LOGS_MAX,
+    LOGS_PER_AUTHOR,
     LOGS_PER_PEER,
     REPLICATION_ANSWER_WITHIN,
     REPLICATION_HELD_FIRST,
@@ -167,6 +168,7 @@ class Reconcile:
         self._check = check
         self._wanted = wanted
         self._heads: dict[bytes, Head] = dict(heads)
+        self._held_of = Counter(head.node_id for head in self._heads.values())  # logs of each author
         self._peers: dict[NodeId, _Peer] = {}
         self._behind: dict[bytes, set[NodeId]] = {}  # logs of which some peers have more than we
         self._under_way: dict[bytes, _UnderWay] = {}
@@ -383,10 +385,14 @@ class Reconcile:
         known = own or peer.heads.get(log_id)
         if not self._wanted(log_id, sender if known is None else known.node_id):
             return False
-        if own is None and len(self._heads) >= LOGS_MAX:
+        if own is None and not self._has_room(sender if known is None else known.node_id):
             return False
         size = 0 if own is None else own.size
         return came.start == size or (came.start > size and self._gap_is_final(sender, peer, came, now))
+
+    def _has_room(self, author: NodeId) -> bool:
+        """Whether we take another log of this author."""
+        return len(self._heads) < LOGS_MAX and self._held_of[author] < LOGS_PER_AUTHOR
 
     def _gap_is_final(self, sender: NodeId, peer: _Peer, came: Items, now: float) -> bool:
         """Whether what lies between our end and the offered start is gone everywhere: only topics lose their start.
@@ -409,6 +415,8 @@ class Reconcile:
         before = self._heads.get(log_id)
         if before is not None and head.size <= before.size:
             return
+        if before is None:
+            self._held_of[head.node_id] += 1
         self._heads[log_id] = head
         self._remember(log_id, head)
         for peer_id in self._behind.pop(log_id, ()):
@@ -423,6 +431,8 @@ class Reconcile:
         theirs, ours = peer.heads.get(log_id), self._heads.get(log_id)
         if theirs is None:
             return
+        if ours is None and not self._has_room(theirs.node_id):
+            return  # we shall not hold it, and ask nobody for it
         if ours is None or theirs.size > ours.size:
             self._behind.setdefault(log_id, set()).add(peer_id)
             peer.ahead[log_id] = None

@@ -216,7 +216,7 @@ def test_data_of_two_streams_and_a_call_come_in_the_order_in_which_they_were_sen
     wire = talk.seal(talk.alice, one, b"1") + talk.seal(talk.alice, other, b"2") + talk.seal(talk.alice, one, b"3")
     talk.alice.session.send(CALL, 9, b"4", talk.now)
     wire += talk.alice.session.data_to_send() + talk.seal(talk.alice, one, b"5")
-    events = talk.deliver(wire, to=talk.bob)
+    events: list[Any] = talk.deliver(wire, to=talk.bob)
     assert [event.data if isinstance(event, StreamData) else event.body for event in events] == [b"1", b"2", b"3", b"4", b"5"]
     assert [event.stream for event in events] == [one, other, one, 9, one]
 
@@ -494,6 +494,8 @@ def test_nothing_is_written_once_the_lease_has_run_out() -> None:
     talk.now = lease.ends
     sealed = talk.alice.sealer.records
     assert talk.alice.session.write_stream(stream, memoryview(b"late"), talk.now, memoryview(bytearray(ROOM))) == (0, 0)
+    talk.alice.session.finish_stream(stream, talk.now)
+    assert talk.alice.session.queued == 0
     assert talk.alice.sealer.records == sealed
     [failed] = talk.tick(talk.alice)
     assert isinstance(failed, Failed) and failed.reason is Reason.LEASE_EXPIRED
