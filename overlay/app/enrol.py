@@ -26,7 +26,7 @@ from overlay.core.keys import Ed25519Signer, NodeId, Signer
 from overlay.core.policy import Policy
 from overlay.errors import Refused, StateDamaged, UsageError
 from overlay.net.system import wall_clock
-from overlay.registry import EvidenceKind, Reason
+from overlay.registry import COSE_ES256, EvidenceKind, Reason
 from overlay.store import membership
 from overlay.store.clock import raise_floor
 from overlay.store.identity import (
@@ -235,6 +235,8 @@ def _facts(
     authority: FoundingAuthority, request: Request, shown: TpmParts | None, roles: tuple[str, ...], policy: Policy
 ) -> LeafFacts:
     """What the certificate will say, all of it checked; raises Refused or UsageError."""
+    if shown is None and request.identity.algorithm == COSE_ES256:
+        raise Refused(Reason.EVIDENCE_NOT_ACCEPTED, "the key is of the kind that a TPM makes, and nothing shows that one did")
     level, kind = (SOFTWARE_KEY, EvidenceKind.SOFTWARE) if shown is None else (UNKNOWN_TPM, EvidenceKind.TPM)
     if kind not in accepted_kinds(policy):
         raise Refused(Reason.EVIDENCE_NOT_ACCEPTED, "the policy wants a TPM, and the request shows none")

@@ -73,6 +73,16 @@ async def test_a_peer_that_dials_again_and_again_holds_a_few_links_and_no_more(
         assert sum(1 for link in low.pool.all_links if link.is_open) == 1
 
 
+async def test_links_that_replace_each_other_are_few_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    async with two_pools() as (low, high):
+        await first_link(low, high)
+        high.on_open = lambda _link: high.gates[-1].shut()  # none of them can show that it works
+        for _ in range(20):
+            high.nursery.start_soon(high.dialled_by, low.pool)
+            await trio.testing.wait_all_tasks_blocked()
+        assert sum(1 for link in high.pool.all_links if link.is_open) <= limits.LINKS_PER_PEER + 1
+
+
 async def test_where_the_other_one_is_dead_the_link_stays(autojump_clock: trio.testing.MockClock) -> None:
     async with two_pools() as (low, high):
         await first_link(high, low)

@@ -521,6 +521,12 @@ async def opened(alice: WiredEnd, bob: WiredEnd, *, signed: bool = True) -> tupl
     return alice.open(signed=signed), await bob.next()
 
 
+async def is_read(end: WiredEnd, peer: WiredEnd) -> None:
+    """Somebody carries in what comes to this end, though no task waits for it there."""
+    peer.open(signed=False)
+    (await end.next()).close()
+
+
 @every_wire
 async def test_readers_of_several_streams_each_get_their_own(wire: Wire) -> None:
     async with wired(*await wire()) as (alice, bob), trio.open_nursery() as nursery:
@@ -546,7 +552,7 @@ async def test_a_reader_that_goes_away_leaves_the_link_to_others(wire: Wire) -> 
     """One that was cancelled while it carried bytes in, and one that got its own and does something else for ever."""
     async with wired(*await wire()) as (alice, bob), trio.open_nursery() as nursery:
         (first, _), (second, to_second), (third, to_third) = [await opened(alice, bob) for _ in range(3)]
-        scope = trio.CancelScope()
+        scope, got = trio.CancelScope(), trio.Event()
 
         async def give_up() -> None:
             with scope:
@@ -554,6 +560,7 @@ async def test_a_reader_that_goes_away_leaves_the_link_to_others(wire: Wire) -> 
 
         async def never_come_back() -> None:
             assert await second.receive_some() == b"yours"
+            got.set()
             await trio.sleep_forever()
 
         for task in (give_up, never_come_back):
@@ -561,7 +568,9 @@ async def test_a_reader_that_goes_away_leaves_the_link_to_others(wire: Wire) -> 
             await trio.testing.wait_all_tasks_blocked(0.02)
         scope.cancel()
         await to_second.send_all(b"yours")
-        await trio.testing.wait_all_tasks_blocked(0.02)
+        with trio.fail_after(2):
+            await got.wait()
+        await is_read(alice, bob)
         await to_third.send_all(b"and yours")
         with trio.fail_after(2):
             assert await third.receive_some() == b"and yours"
@@ -584,7 +593,7 @@ async def test_a_link_that_nobody_waits_on_is_read_all_the_same(wire: Wire) -> N
 
 
 @every_wire
-@pytest.mark.parametrize("readers", [1, 2, 3])
+@pytest.mark.parametrize("readers", [1, 2, 3, 4])
 async def test_a_stream_closed_here_wakes_whoever_reads_it(wire: Wire, readers: int) -> None:
     """Whether that task carried bytes in, waited for another one to do it, or was about to take over."""
     async with wired(*await wire()) as (alice, bob):
@@ -611,6 +620,7 @@ async def test_a_stream_closed_here_wakes_whoever_reads_it(wire: Wire, readers: 
                     with trio.fail_after(2):
                         await woken.wait()
                     nursery.cancel_scope.cancel()
+                await is_read(alice, bob)
 
 
 @every_wire
@@ -643,7 +653,7 @@ async def test_two_tasks_do_not_read_one_stream(wire: Wire) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(one.receive_some)
             await trio.testing.wait_all_tasks_blocked(0.02)
-            with pytest.raises(trio.BusyResourceError):
+            with trio.fail_after(2), pytest.raises(trio.BusyResourceError):
                 await one.receive_some()
             nursery.cancel_scope.cancel()
         await other.send_all(b"one reader again")

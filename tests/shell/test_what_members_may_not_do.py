@@ -2,6 +2,7 @@
 
 import json
 import secrets
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -174,22 +175,23 @@ async def test_who_announces_itself_as_another_node_does_not_keep_that_node_away
 
 
 def test_a_peer_that_names_many_logs_and_answers_for_none_is_not_looked_through_again() -> None:
-    asked: list[bytes] = []
+    looked: list[bytes] = []
 
-    def wanted(log_id: bytes, _node_id: NodeId) -> bool:
-        asked.append(log_id)
-        return True
+    class Watched(Reconcile):
+        def _source(self, log_id: bytes, owed: Counter[NodeId], now: float) -> NodeId | None:
+            looked.append(log_id)
+            return super()._source(log_id, owed, now)
 
-    machine = Reconcile(ChainKind.AUDIT, node("alice"), ToyChains(), wanted=wanted)
+    machine = Watched(ChainKind.AUDIT, node("alice"), ToyChains())
     machine.peer_opened(node("mallory"), 0.0)
     heads = {number.to_bytes(16, "big"): Head(node("author"), 5, bytes(32)) for number in range(4000)}
     for body in make_heads(ChainKind.AUDIT, heads):
         machine.receive(node("mallory"), FrameType.HEADS, body, 0.0)
-    asked.clear()
+    looked.clear()
     one = {bytes(16): Head(node("author"), 6, bytes(32))}
     for body in make_heads(ChainKind.AUDIT, one):
         machine.receive(node("mallory"), FrameType.HEADS, body, 0.0)
-    assert not asked
+    assert not looked
 
 
 async def test_a_member_that_comes_and_goes_does_not_fill_our_log() -> None:
