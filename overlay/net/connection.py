@@ -5,11 +5,12 @@ each message, and leaves nothing half sent when whoever sends is cancelled.
 """
 
 import os
+import socket
 from typing import Protocol
 
 import trio
 
-from overlay.core.limits import CONNECTION_TURNS
+from overlay.core.limits import BULK_FROM, BULK_PATIENCE, BULK_WANTED, CONNECTION_TURNS
 
 
 class Connection(Protocol):
@@ -53,20 +54,32 @@ class SocketConnection:
         self._descriptor: int = stream.socket.fileno()
         self._turns = 0
         self._drained = True  # the last receive took all there was
+        self._bulk = False  # it was much: the kernel wakes us for more only when there is much again
 
     async def receive_into(self, buffer: memoryview) -> int | None:
         """See `Connection`."""
         try:
-            if self._drained:
+            if self._bulk and self._drained:
+                with trio.move_on_after(BULK_PATIENCE):
+                    await trio.lowlevel.wait_readable(self._descriptor)
+            elif self._drained:
                 await trio.lowlevel.wait_readable(self._descriptor)
             else:
                 await self._turn()
             while (count := self._receive_now(buffer)) is None:
+                self._expect(bulk=False)
                 await trio.lowlevel.wait_readable(self._descriptor)
         except trio.ClosedResourceError:  # what `interrupt` raises in whoever waits
             return None
         self._drained = count < len(buffer)
+        self._expect(bulk=count >= BULK_FROM)
         return count
+
+    def _expect(self, *, bulk: bool) -> None:
+        """Under bulk data each turn of the event loop shall bring much; after a millisecond it brings what there is."""
+        if bulk != self._bulk:
+            self._bulk = bulk
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, BULK_WANTED if bulk else 1)
 
     async def _turn(self) -> None:
         self._turns += 1
@@ -115,6 +128,7 @@ class SocketConnection:
 
     async def hang_up(self, buffer: memoryview) -> None:
         """See `Connection`."""
+        self._expect(bulk=False)
         await self._stream.send_eof()
         while await self._stream.receive_some(len(buffer)):
             pass
