@@ -150,6 +150,34 @@ async def test_the_end_of_the_peer_is_no_bytes(make: Make) -> None:
 
 
 @every_pair
+@pytest.mark.parametrize("size", [1, 70_000, 3 * MIB])
+async def test_a_few_bytes_behind_many_come_at_once_and_so_does_the_end(make: Make, size: int) -> None:
+    """However a connection waits for bulk data: what comes behind it is not kept until there is more."""
+    async with connected(make) as (one, other):
+        for _ in range(3):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send_all, one, bytes(size))
+                assert await receive(other, size) == bytes(size)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(looks_up, other)
+                await trio.testing.wait_all_tasks_blocked()
+                other.interrupt()
+            await send_all(one, b"few")
+            assert await receive(other, 3) == b"few"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send_all, one, bytes(size))
+            assert await receive(other, size) == bytes(size)
+            nursery.start_soon(receive, other, 3)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            await send_all(one, b"few")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send_all, one, bytes(size))
+            assert await receive(other, size) == bytes(size)
+        await one.close()
+        assert await receive(other, 1) == b""
+
+
+@every_pair
 async def test_sending_to_a_peer_that_is_gone_breaks(make: Make) -> None:
     async with connected(make) as (one, other):
         await other.close()
