@@ -149,7 +149,8 @@ class Stream(trio.abc.HalfCloseableStream):
     # --- sending ----------------------------------------------------------------------------------------------------
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Returns when all bytes are on their way. `data` must not change meanwhile.
+        """Returns when all bytes are on their way. `data` must not change meanwhile. Cancelled in its midst, it breaks the
+        stream off: nobody knows how much was sent.
 
         Raises:
             BrokenStream: the peer or the end of the link broke it off.
@@ -167,7 +168,7 @@ class Stream(trio.abc.HalfCloseableStream):
                 taken = self._link.write_stream(self._id, left)
                 left = left[taken:]
                 if left and not taken:
-                    await self._wait_writable()
+                    await self._wait_in_send()
 
     async def wait_send_all_might_not_block(self) -> None:
         """See trio.abc.SendStream."""
@@ -184,6 +185,16 @@ class Stream(trio.abc.HalfCloseableStream):
             if self._closed or not self._finished:
                 self._check_sending()
             self._finish()
+
+    async def _wait_in_send(self) -> None:
+        """Cancelled here, nobody knows how much was sent: such a stream has no clean end any more."""
+        try:
+            await self._wait_writable()
+        except trio.Cancelled:
+            if not self._closed:
+                self._link.reset_stream(self._id, ReplyStatus.CANCELLED, "a send was cancelled")
+                self._break(BrokenStream("a send was cancelled in its midst"))
+            raise
 
     async def _wait_writable(self) -> None:
         if self._link.may_write():

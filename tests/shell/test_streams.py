@@ -370,6 +370,27 @@ async def test_a_send_that_is_cancelled_in_the_middle_is_no_clean_end() -> None:
         await two.wait_forgotten()
 
 
+async def test_a_block_left_in_order_after_half_of_a_send_is_no_clean_end_either() -> None:
+    """The scope that cancelled the send lay within the block: nobody knows how much went, so nobody signs that it is all."""
+    go = trio.Event()
+
+    async def read(stream: Stream) -> None:
+        await go.wait()
+        await ending.read(stream)
+
+    ending = Ending()
+    async with bench(streams={"read": read}) as two:
+        async with two.opened("read") as stream:
+            with trio.move_on_after(0.05):
+                await stream.send_all(noise(4 * MIB))
+            await broken(partial(stream.send_all, b"and something else"))
+        go.set()
+        with trio.fail_after(5):
+            await ending.over.wait()
+        assert isinstance(ending.error, BrokenStream)
+        await two.wait_forgotten()
+
+
 async def test_a_send_that_was_cancelled_before_it_began_does_no_harm() -> None:
     async with watched() as (two, ending), two.opened("read") as stream:
         with trio.CancelScope() as scope:

@@ -6,11 +6,18 @@ from collections.abc import Sequence
 import pytest
 
 from overlay.core.frames import Frame, Reassembler, parse_frames
-from overlay.core.limits import FRAME_BODY_MAX, MESSAGE_MAX, NOISE_PLAINTEXT_MAX, RECORD_MAX, SEAL_AT_ONCE, TELEMETRY_QUEUE_MAX
+from overlay.core.limits import (
+    FRAME_BODY_MAX,
+    MESSAGE_MAX,
+    NOISE_PLAINTEXT_MAX,
+    RECORD_MAX,
+    SEAL_AT_ONCE,
+    SEGMENT_MAX,
+    TELEMETRY_QUEUE_MAX,
+    WRITE_MAX,
+)
 from overlay.core.outbox import ROOM, Lane, Outbox, Piece
 from overlay.core.records import OVERHEAD, Opener, RecordReader, Sealer
-from overlay.core.segments import SEGMENT_MAX
-from overlay.core.streams import WRITE_MAX
 from overlay.registry import FrameFlag, FrameType
 
 OLD, NEW = bytes(32), bytes([1]) * 32

@@ -6,12 +6,19 @@ from typing import Any
 import pytest
 
 from overlay.core.frames import Frame, pack
-from overlay.core.limits import FRAME_BODY_MAX, SEGMENT_AFTER, SEGMENT_BYTES, AttestTimes, RekeyTimes
+from overlay.core.limits import (
+    FRAME_BODY_MAX,
+    SEGMENT_AFTER,
+    SEGMENT_BYTES,
+    WINDOW_FIRST,
+    WRITE_MAX,
+    AttestTimes,
+    RekeyTimes,
+)
 from overlay.core.outbox import ROOM
 from overlay.core.session import STREAM
 from overlay.core.session_events import CredentialsChanged, Failed, MessageReceived, Opened, Rekeyed
 from overlay.core.session_states import State
-from overlay.core.stream_credit import WINDOW_FIRST
 from overlay.core.stream_events import (
     StreamAccepted,
     StreamBroken,
@@ -22,7 +29,6 @@ from overlay.core.stream_events import (
     StreamSigned,
 )
 from overlay.core.stream_formats import pack_credit
-from overlay.core.streams import WRITE_MAX
 from overlay.errors import LocalProtocolError, UsageError
 from overlay.registry import FrameType, Reason, ReplyStatus
 from tests.unit.core.authority_kit import Member, make_member
