@@ -515,6 +515,15 @@ def test_a_liar_with_many_logs_does_not_starve_the_others(ours: Ours) -> None:
     assert asked[-1] == (ALICE, Want(LOG, 0, 1))
 
 
+def test_an_author_that_owes_us_enough_is_spared_by_asking_others(ours: Ours) -> None:
+    ours.open(CAROL)
+    for number in range(WANTS_PER_PEER + 2):
+        for peer in (BOB, CAROL):
+            ours.heads(peer, 9, BOB, log=b"many%12d" % number)
+    asked = [peer for peer, _ in wants(ours)]
+    assert (asked.count(BOB), asked.count(CAROL)) == (WANTS_PER_PEER, 2)
+
+
 def test_of_logs_that_a_peer_never_named_nothing_is_remembered(ours: Ours) -> None:
     for number in range(9):
         log = b"fake%12d" % number
