@@ -196,7 +196,7 @@ def test_a_peer_that_names_many_logs_and_answers_for_none_is_not_looked_through_
 
 async def test_a_member_that_comes_and_goes_does_not_fill_our_log() -> None:
     async with mesh("alice", "mallory") as (alice, mallory):
-        for _ in range(2):  # links that live shortly are dialled ever more slowly
+        for _ in range(3):  # links that live shortly are dialled ever more slowly
             link = await link_between(mallory, alice)
             link.close(Reason.SHUTDOWN)
             with trio.fail_after(20):
