@@ -49,6 +49,12 @@ class Label:
     POLICY: Final = b"overlay/1 policy\0"
     AUTHORITY_OBJECT: Final = b"overlay/1 authority object\0"
     AUTHORITY_TEST: Final = b"overlay/1 authority test\0"
+    AUTHORITY_ROUND: Final = b"overlay/1 authority round\0"
+    KEY_GENERATION: Final = b"overlay/1 key generation\0"
+    RESHARING: Final = b"overlay/1 resharing\0"
+    SHARE: Final = b"overlay/1 share\0"
+    ORDER: Final = b"overlay/1 order\0"
+    TOKEN: Final = b"overlay/1 token\0"
     JOIN: Final = b"overlay/1 join\0"
     REQUEST: Final = b"overlay/1 request\0"
     MDNS_MESH: Final = b"overlay/1 mdns mesh\0"
@@ -197,6 +203,47 @@ class ReplyStatus(IntEnum):
 
 
 @unique
+class OrderKind(IntEnum):
+    """Field 2 of an order."""
+
+    INVITE = 1
+    REVOKE = 2
+    QUARANTINE = 3
+    REPLACE = 4
+    ROLES = 5
+    POLICY = 6
+    DISTRIBUTE = 7
+    REFRESH = 8
+    RESHARE = 9
+    RECOVER = 10
+    WITHDRAW = 11  # an invite that nobody shall use any more
+
+
+@unique
+class RoundKind(IntEnum):
+    """Field 4 of a message between signers."""
+
+    SIGN_REQUEST = 1
+    COMMITMENT = 2
+    PACKAGE = 3
+    SIGNATURE_SHARE = 4
+    DECLINED = 5
+    KEY_ROUND_1 = 16
+    KEY_ROUND_2 = 17
+    KEY_ECHO = 18
+    KEY_CERTIFICATE = 19
+    KEY_FAILED = 20
+    RESHARE_BEGIN = 32
+    RESHARE_DEAL = 33
+    RESHARE_ECHO = 34
+    RESHARE_CERTIFICATE = 35
+    RESHARE_FAILED = 36
+    REPAIR_REQUEST = 48
+    REPAIR_DELTA = 49
+    REPAIR_SUM = 50
+
+
+@unique
 class EntryType(IntEnum):
     """Field 6 of an audit entry."""
 
@@ -258,8 +305,13 @@ class Reason(IntEnum):
     ENDORSEMENT_EXPIRED = 37
     STATIC_MISMATCH = 38
     BAD_PROOF = 39
-    REVOKED = 40  # reserved
+    REVOKED = 40
     BAD_POLICY = 41
+    QUARANTINED = 42
+    BAD_REVOCATION_LIST = 43
+    BAD_AUTHORITY_OBJECT = 44
+    AUTHORITY_FROZEN = 45  # two successors of one authority object
+    WRONG_GENERATION = 46  # of the authority, or of a share
     BAD_EVIDENCE = 48
     EVIDENCE_NOT_ACCEPTED = 49
     ATTESTATION_KEY_MISMATCH = 50
@@ -291,3 +343,18 @@ class Reason(IntEnum):
     NOT_IN_FORCE = 98  # an entry outside the life of its endorsement
     QUOTA = 99
     FORKED = 100
+    BAD_ORDER = 112
+    NOT_ALLOWED = 113  # whoever asked may not
+    BAD_TOKEN = 114
+    BAD_INVITE = 115
+    INVITE_SPENT = 116
+    NAME_TAKEN = 117
+    NOT_A_SIGNER = 118
+    NOT_ENOUGH_SIGNERS = 119
+    BOUND_OTHERWISE = 120  # this name, use, number or serial was given to something else
+    BAD_SHARE = 121
+    EQUIVOCATION = 122  # two different messages where there may be one
+    KEY_GENERATION_FAILED = 123
+    TOO_MANY = 124  # more than the rate that is allowed
+    NO_GRACE = 125  # expired for too long to be renewed
+    UNLOGGED_CERTIFICATE = 126
