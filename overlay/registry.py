@@ -109,7 +109,7 @@ class FrameType(IntEnum):
     PROOF = 0x02
     VERDICT = 0x03
     EVIDENCE_PART = 0x04  # reserved
-    TRUST_UPDATE = 0x05  # reserved
+    TRUST_UPDATE = 0x05
     GOODBYE = 0x06
     OFFER = 0x07
     INIT = 0x08
@@ -122,14 +122,14 @@ class FrameType(IntEnum):
     CREDENTIALS = 0x0F
     PING = 0x10
     PONG = 0x11
-    JOIN = 0x12  # reserved, with the four after it
+    JOIN = 0x12
     JOIN_CHALLENGE = 0x13
     JOIN_ANSWER = 0x14
     JOIN_RESULT = 0x15
     RENEWAL = 0x16
-    AUTHORITY_OBJECT = 0x17  # reserved
-    AUTHORITY_ROUND = 0x18  # reserved
-    ORDER = 0x19  # reserved
+    AUTHORITY_OBJECT = 0x17
+    AUTHORITY_ROUND = 0x18
+    ORDER = 0x19
     UNSUPPORTED = 0x1F
     CALL = 0x20
     REPLY = 0x21
@@ -155,15 +155,6 @@ class FrameType(IntEnum):
 RESERVED_FRAMES: Final = frozenset(
     {
         FrameType.EVIDENCE_PART,
-        FrameType.TRUST_UPDATE,
-        FrameType.JOIN,
-        FrameType.JOIN_CHALLENGE,
-        FrameType.JOIN_ANSWER,
-        FrameType.JOIN_RESULT,
-        FrameType.RENEWAL,
-        FrameType.AUTHORITY_OBJECT,
-        FrameType.AUTHORITY_ROUND,
-        FrameType.ORDER,
         FrameType.CHECKPOINT,
         FrameType.COSIGNATURE,
         FrameType.FORK_PROOF,

@@ -23,6 +23,11 @@ ENDORSEMENT_MAX: Final = 1024  # twice what all fields need
 HANDSHAKE_TIMEOUT: Final = 5.0
 ADMISSION_TIMEOUT: Final = 30.0
 SEEN_HELLOS: Final = 65_536
+GUEST_BYTES_MAX: Final = 256 * 1024  # all frames of a joiner, or of who renews
+TRUST_UPDATE_MAX: Final = 1024 * 1024
+GUEST_LIFE: Final = 60.0
+GUESTS_MAX: Final = 32  # at once: our guess, half of the half-open places
+GUEST_ROOM: Final = 64 * 1024  # read at once from one of them
 
 # Load before OPEN. How many a second may come stands beside its kinds, in mesh/load.py
 HALF_OPEN_PER_ADDRESS: Final = 8

@@ -23,7 +23,7 @@ from overlay.core.admission import (
 from overlay.core.evidence import Appraisal, Appraiser, Binding, Evidence, Lease
 from overlay.core.frames import Frame, Reassembler, parse_frames, stream_data
 from overlay.core.guard import asked
-from overlay.core.handshake import Agreement, HandshakeContext, Opener, Responder
+from overlay.core.handshake import Agreement, HandshakeContext, Opener, Responder, Side
 from overlay.core.identity import LocalIdentity
 from overlay.core.limits import AttestTimes, RekeyTimes
 from overlay.core.link_rounds import LinkRounds
@@ -54,12 +54,13 @@ from overlay.core.streams import StreamContext, Streams
 from overlay.core.trust import Credentials, VerifiedPeer
 from overlay.core.wire import Array, Bytes, UInt, make_map, open_map
 from overlay.errors import LocalProtocolError, Refused
-from overlay.registry import RESERVED_FRAMES, EvidenceKind, FrameFlag, FrameType, Reason, Role
+from overlay.registry import RESERVED_FRAMES, EvidenceKind, FrameFlag, FrameType, Mode, Reason, Role
 
 APPLICATION = frozenset(
     {
         FrameType.CALL, FrameType.REPLY, FrameType.REPLY_CREDIT, FrameType.CANCEL, FrameType.TRANSIENT_BATCH,
-        FrameType.HEADS, FrameType.WANT, FrameType.ITEMS,
+        FrameType.HEADS, FrameType.WANT, FrameType.ITEMS, FrameType.TRUST_UPDATE, FrameType.AUTHORITY_OBJECT,
+        FrameType.AUTHORITY_ROUND, FrameType.ORDER,
     }
 )
 STREAM = frozenset(
@@ -117,11 +118,11 @@ class Session:
         self._side: Opener | Responder | None = None
         self.state = State.AWAIT_HELLO  # where the link is in its life; nobody else changes it
         if role is Role.OPENER:
-            self._side = side = Opener(config.handshake)
+            self._side = side = Opener(config.handshake.entrance, config.handshake.side())
             self.state = State.AWAIT_MESSAGE_2
             self._outbox.raw(side.first_bytes)
         else:
-            self._side = Responder(config.handshake)
+            self._side = Responder(config.handshake.entrance, self._member_side)
 
     # --- what can be seen -------------------------------------------------------------------------------------------
 
@@ -384,6 +385,9 @@ class Session:
         self.state = after(self.state, step)
         self._events.append(PeerIdentified(peer))
         self._send(FrameType.CHALLENGE, self._challenge().pack())
+
+    def _member_side(self, mode: Mode) -> Side | None:
+        return self._config.handshake.side() if mode is Mode.MEMBER else None
 
     def _challenge(self) -> Challenge:
         config, trust = self._config, self._config.handshake.trust()

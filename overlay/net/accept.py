@@ -18,7 +18,7 @@ import trio
 
 from overlay.core.limits import ACCEPT_AT_ONCE, ACCEPT_BREATH, ACCEPT_FULL_PAUSE, ACCEPT_LET_IN
 from overlay.core.mesh.found import Address
-from overlay.core.mesh.greeting import GREETING_SIZE
+from overlay.core.mesh.greeting import GREETING_SIZE, MODE_AT
 from overlay.core.mesh.load import Load
 
 FULL: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
@@ -26,7 +26,7 @@ GONE: Final = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK})
 RESET: Final = struct.pack("ii", 1, 0)  # struct linger: close drops everything and sends RST
 WATCHED: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET  # half of the bytes wake nobody twice
 
-Enter = Callable[[trio.SocketStream, Address, int], None]  # the stream, where it comes from, its place
+Enter = Callable[[trio.SocketStream, Address, int, int], None]  # the stream, where it comes from, its place, its mode
 
 
 class Door:
@@ -113,7 +113,8 @@ class Door:
             return False
         for place in decision.evicted:
             self._evict(place)
-        self._enter(trio.SocketStream(trio.socket.from_stdlib_socket(connection)), address, decision.place)
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(connection))
+        self._enter(stream, address, decision.place, greeting[MODE_AT])
         return True
 
     # --- the silent ones --------------------------------------------------------------------------------------------

@@ -16,12 +16,13 @@ from overlay.core import limits
 from overlay.core.chance import Chance
 from overlay.core.evidence import Appraiser, Prover
 from overlay.core.gate import NO_TAG, SeenEphemerals
-from overlay.core.handshake import HandshakeContext
+from overlay.core.guard import asked
+from overlay.core.handshake import Entrance, HandshakeContext
 from overlay.core.identity import LocalIdentity
 from overlay.core.keys import NodeId
 from overlay.core.limits import AttestTimes, RekeyTimes
 from overlay.core.liveness import Pong
-from overlay.core.mesh.found import AnnouncementFacts
+from overlay.core.mesh.found import Address, AnnouncementFacts
 from overlay.core.mesh.greeting import shows_gate_key
 from overlay.core.mesh.skew import Sample, Skews, clock_sentence, measure
 from overlay.core.rpc import Calls, SeenCalls
@@ -67,16 +68,17 @@ from overlay.net.accept import Door
 from overlay.net.attester import Attester, renewal_due
 from overlay.net.background import background
 from overlay.net.desk import CallDesk
+from overlay.net.guest import GuestRoom
 from overlay.net.link import Link
 from overlay.net.peer import Peer
 from overlay.net.pool import Pool
-from overlay.net.ports import Finder
+from overlay.net.ports import Finder, TrustKeeper
 from overlay.net.replicator import ChainKeeper, Replicator
 from overlay.net.request import Handler, PeerInfo
 from overlay.net.statistics import LinkStatistics
 from overlay.net.stream import Stream
 from overlay.net.wake import wait_wake
-from overlay.registry import ChainKind, FrameType, Reason, ReplyStatus, Role
+from overlay.registry import ChainKind, FrameType, Mode, Reason, ReplyStatus, Role
 
 Observer = Callable[[NodeEvent], None]
 TransientHandler = Callable[[bytes, PeerInfo], None]  # raises Refused
@@ -84,6 +86,7 @@ StreamHandler = Callable[[Stream], Awaitable[None]]
 CLOCK_REASONS = frozenset(
     {Reason.CERTIFICATE_EXPIRED, Reason.CERTIFICATE_NOT_YET_VALID, Reason.ENDORSEMENT_EXPIRED, Reason.CLOCK}
 )
+TRUST_FRAMES = frozenset({FrameType.TRUST_UPDATE, FrameType.AUTHORITY_OBJECT, FrameType.AUTHORITY_ROUND, FrameType.ORDER})
 TRUST_REASONS = frozenset(range(Reason.OTHER_MESH, Reason.REKEY_FAILED))
 
 
@@ -106,6 +109,7 @@ class NodeParts:
     services: Mapping[str, Handler]
     streams: Mapping[str, StreamHandler] = field(default_factory=dict)
     transient: TransientHandler
+    trust_keeper: TrustKeeper | None = None  # without one no guests come in, and nothing is heard of the authority
     rekey: RekeyTimes = field(default_factory=RekeyTimes)
     attest: AttestTimes = field(default_factory=AttestTimes)
     listen: tuple[str, int] = ("::", 0)
@@ -135,6 +139,12 @@ class Node:
         )
         self._peers_changed = trio.Event()
         self.pool = Pool(own_id=parts.identity.node_id, owner=self, nursery=nursery, fraction=parts.chance.fraction)
+        keeper = parts.trust_keeper
+        self.guests = GuestRoom(
+            load=self.pool.load, entrance=lambda: self.entrance(parts.tag), nursery=nursery,
+            sides=lambda mode: None if keeper is None else keeper.side(mode),
+            hosts=lambda mode: None if keeper is None else keeper.host(mode),
+        )
         self.replicators = {
             keeper.kind: Replicator(keeper, send=self._send_to, rejected=self._rejected) for keeper in parts.keepers
         }
@@ -206,8 +216,22 @@ class Node:
         self._observers.append(observer)
 
     async def _serve(self, listeners: list[trio.SocketListener]) -> None:
-        door = Door(self.pool.load, shows_gate_key=self._shows_gate_key, enter=self.pool.enter, evict=self.pool.evict)
+        door = Door(self.pool.load, shows_gate_key=self._shows_gate_key, enter=self._enter, evict=self._evict)
         await door.serve(listeners)
+
+    def _enter(self, stream: trio.SocketStream, address: Address, place: int, mode: int) -> None:
+        """Members go to the pool, guests to their room; the session judges the mode once more."""
+        enter = self.guests.enter if mode in (Mode.JOIN, Mode.RENEW) else self.pool.enter
+        enter(stream, address, place)
+
+    def _evict(self, place: int) -> None:
+        self.pool.evict(place)
+        self.guests.evict(place)
+
+    def entrance(self, tag: bytes) -> Entrance:
+        """How a handshake with or by us begins; `tag` is the responder's."""
+        parts = self.parts
+        return Entrance(chance=parts.chance, gate_keys=parts.gate_keys, tag=tag, seen=self._seen_hellos)
 
     def _shows_gate_key(self, greeting: bytes) -> bool:
         parts = self.parts
@@ -281,6 +305,8 @@ class Node:
         )
         for replicator in self.replicators.values():
             replicator.peer_opened(link.peer.node_id)
+        if self.parts.trust_keeper is not None:
+            self.parts.trust_keeper.peer_opened(link.peer.node_id)
         self._notify_peers()
 
     def link_replaced(self, peer: NodeId) -> None:
@@ -371,6 +397,10 @@ class Node:
                 self._desk.on_credit(calls, message)
             case FrameType.TRANSIENT_BATCH:
                 self.parts.transient(body, info_of(link))
+            case kind if kind in TRUST_FRAMES:
+                if self.parts.trust_keeper is None:
+                    raise Refused(Reason.UNSUPPORTED, f"{kind.name}: this node keeps no trust")
+                self.parts.trust_keeper.received(message.peer.node_id, kind, body)
             case FrameType.HEADS | FrameType.WANT | FrameType.ITEMS:
                 chain_kind = _chain_kind(body)
                 replicator = None if chain_kind is None else self.replicators.get(chain_kind)
@@ -446,6 +476,29 @@ class Node:
                 link.send(frame, 0, body)
             except PeerUnreachable:
                 return  # the machine asks another peer
+
+    def tell(self, peer: NodeId, frame: FrameType, body: bytes) -> bool:
+        """Send one of `TRUST_FRAMES` to a linked peer; whether there was a link to take it."""
+        link = self.pool.links.get(peer)
+        if link is None or not link.is_open:
+            return False
+        try:
+            link.send(frame, 0, body)
+        except PeerUnreachable:
+            return False
+        return True
+
+    def trust_moved(self) -> None:
+        """Judge everybody anew, those who are not open yet, too: who is trusted no more is gone when this returns."""
+        trust, at = self.parts.trust(), self.parts.calendar()
+        for link in self.pool.all_links:
+            peer = link.session.peer
+            if peer is None:
+                continue
+            try:
+                asked(lambda peer=peer: trust.judge(peer, at))
+            except Refused as error:
+                link.refuse(error.reason, error.detail)
 
     def _rejected(self, peer: NodeId, reason: Reason, detail: str) -> None:
         link = self.pool.links.get(peer)

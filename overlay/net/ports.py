@@ -1,11 +1,17 @@
-"""The port through which a node finds others. `discovery/` implements it; a user's own finder plugs in the same way."""
+"""The ports of a node: through one it finds others (`discovery/` or a user's own finder), through one trust moves."""
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from overlay.core.handshake import Side
+from overlay.core.keys import NodeId
 from overlay.core.mesh.found import AnnouncementFacts, Candidate
+from overlay.registry import FrameType, Mode
+
+if TYPE_CHECKING:
+    from overlay.net.guest import GuestLink
 
 
 class Finder(Protocol):
@@ -26,4 +32,24 @@ class Finder(Protocol):
         Raises:
             HostLacks: this way of finding does not work on this host; other finders go on.
         """
+        ...
+
+
+class TrustKeeper(Protocol):
+    """Who may be here: takes guests, hears what the authority says, and tells newcomers what they do not know."""
+
+    def side(self, mode: Mode) -> Side | None:
+        """What we show guests of this mode; None where we take none."""
+        ...
+
+    def host(self, mode: Mode) -> "Callable[[GuestLink], Awaitable[None]] | None":
+        """Who talks to guests of this mode."""
+        ...
+
+    def peer_opened(self, peer: NodeId) -> None:
+        """There is a link to this peer now. Must not block."""
+        ...
+
+    def received(self, peer: NodeId, kind: FrameType, body: bytes) -> None:
+        """One of `TRUST_FRAMES` from a linked peer. Must not block; raises Refused, which ends the link."""
         ...

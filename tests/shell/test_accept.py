@@ -30,7 +30,8 @@ class House:
     evicted: list[int] = field(default_factory=list)
     news: trio.Event = field(default_factory=trio.Event)
 
-    def enter(self, stream: trio.SocketStream, address: Address, place: int) -> None:
+    def enter(self, stream: trio.SocketStream, address: Address, place: int, mode: int) -> None:
+        del mode
         self.inside.append((stream, address, place))
         self.news.set()
         self.news = trio.Event()

@@ -15,6 +15,7 @@ from overlay.registry import Mode
 RECORD_LENGTH: Final = EPHEMERAL_SIZE.to_bytes(2, "big")  # message 1 is one record that holds `e` and no payload
 EPHEMERAL_BEGINS: Final = HELLO_SIZE + len(RECORD_LENGTH)
 GREETING_SIZE: Final = EPHEMERAL_BEGINS + EPHEMERAL_SIZE  # 53
+MODE_AT: Final = 2
 MODES: Final = frozenset(Mode)
 
 
@@ -23,8 +24,8 @@ def shows_gate_key(greeting: bytes, gate_keys: Sequence[bytes], tags: Sequence[b
     hello, ephemeral = greeting[:HELLO_SIZE], greeting[EPHEMERAL_BEGINS:]
     if len(greeting) != GREETING_SIZE or greeting[HELLO_SIZE:EPHEMERAL_BEGINS] != RECORD_LENGTH:
         return False
-    if hello[2] not in MODES or ephemeral in seen:
+    if hello[MODE_AT] not in MODES or ephemeral in seen:
         return False
-    mode = Mode(hello[2])
+    mode = Mode(hello[MODE_AT])
     fits = [hmac.compare_digest(hello, make_hello(key, mode, tag, ephemeral)) for key in gate_keys for tag in tags]
     return any(fits)

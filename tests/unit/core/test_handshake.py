@@ -424,7 +424,8 @@ def responder(change: Callable[[HandshakeContext], HandshakeContext] = lambda fo
         identity=local(BOB), trust=lambda: LAB.trust, calendar=lambda: LAB.at, chance=SeededChance(2), gate_keys=(GATE,),
         seen=SeenEphemerals(),
     )
-    return Responder(change(shaking))
+    found = change(shaking)
+    return Responder(found.entrance, lambda _mode: found.side())
 
 
 def test_a_responder_used_wrongly_is_our_own_bug() -> None:

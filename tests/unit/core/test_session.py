@@ -123,7 +123,10 @@ CONTROL_ON_OPEN_LINK = {
     FrameType.ATTEST_OPEN, FrameType.ROUND_NONCE, FrameType.EVIDENCE, FrameType.CREDENTIALS, FrameType.PING, FrameType.PONG,
     FrameType.UNSUPPORTED,
 }  # fmt: skip
-NEVER_ON_OPEN_LINK = {FrameType.CHALLENGE, FrameType.PROOF, FrameType.VERDICT}
+NEVER_ON_OPEN_LINK = {
+    FrameType.CHALLENGE, FrameType.PROOF, FrameType.VERDICT, FrameType.JOIN, FrameType.JOIN_CHALLENGE, FrameType.JOIN_ANSWER,
+    FrameType.JOIN_RESULT, FrameType.RENEWAL,
+}  # fmt: skip
 
 
 def test_every_frame_type_has_its_place() -> None:
