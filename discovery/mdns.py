@@ -55,8 +55,11 @@ class _Listener(zeroconf.ServiceListener):
 class ZeroconfStation:
     """A Station with python-zeroconf. Every method blocks, and raises OSError where multicast does not work."""
 
-    def __init__(self, announcement: Announcement, interface: Interface, heard: Callable[[str], None]) -> None:
-        """Open the sockets; raises OSError where multicast does not work. `heard` is called in zeroconf's threads."""
+    def __init__(self, announcement: Announcement | None, interface: Interface, heard: Callable[[str], None]) -> None:
+        """Open the sockets; raises OSError where multicast does not work. `heard` is called in zeroconf's threads.
+
+        Without an announcement it only listens.
+        """
         instance = base32(secrets.token_bytes(INSTANCE_SIZE))  # of this start and interface: caches cannot mix them up
         self.interface = interface
         self._name = f"{instance}.{SERVICE}"
@@ -73,22 +76,23 @@ class ZeroconfStation:
         self._browser: zeroconf.ServiceBrowser | None = None
 
     def start(self) -> None:
-        """Listen, and announce ourselves; 0.45 s. Random names need no probing."""
+        """Listen, and announce ourselves, if that is wanted; 0.45 s. Random names need no probing."""
         with _as_os_errors():
             # No unicast answers: other responders on this host share port 5353, and any of them would get the answer.
             question = zeroconf.DNSQuestionType.QM
             self._browser = zeroconf.ServiceBrowser(
                 self._zeroconf, SERVICE, listener=self._listener, question_type=question
             )
-            self._zeroconf.register_service(self._service(), cooperating_responders=True)
+            if self._announcement is not None:
+                self._zeroconf.register_service(self._service(self._announcement), cooperating_responders=True)
 
     def follow(self, interface: Interface) -> None:
         """The interface's addresses changed, or were not ready before: 1 ms when nothing did, else 0.9 s."""
-        changed = interface != self.interface
+        said = self._announcement if interface != self.interface else None
         self.interface = interface
         assert self._zeroconf.loop is not None
         with _as_os_errors():
-            change = self._change(self._service() if changed else None)
+            change = self._change(None if said is None else self._service(said))
             asyncio.run_coroutine_threadsafe(change, self._zeroconf.loop).result(CHANGE_TIMEOUT)
         self._keep_to_interface()
 
@@ -120,12 +124,12 @@ class ZeroconfStation:
                 self._browser.cancel()
             self._zeroconf.close()
 
-    def _service(self) -> zeroconf.ServiceInfo:
+    def _service(self, announcement: Announcement) -> zeroconf.ServiceInfo:
         return zeroconf.ServiceInfo(
             SERVICE,
             self._name,
-            port=self._announcement.port,
-            properties=self._announcement.to_txt(),
+            port=announcement.port,
+            properties=announcement.to_txt(),
             server=self._server,
             addresses=[_packed(address) for address in self.interface.addresses],
             host_ttl=TTL,
@@ -180,6 +184,7 @@ class MdnsFinder:
 
     `only` names the interfaces to use, whatever they are; `include_loopback` adds loopback to the others. Without
     either, loopback is used when nothing else is up, so that two nodes on a laptop without network find each other.
+    Without `announce` it only listens, as somebody does who is no member yet.
     """
 
     def __init__(
@@ -189,7 +194,9 @@ class MdnsFinder:
         only: tuple[str, ...] = (),
         interfaces: Callable[[], tuple[Interface, ...]] = list_interfaces,
         poll: float = POLL,
+        announce: bool = True,
     ) -> None:
+        self._announce = announce
         self._list = interfaces
         self._include_loopback = include_loopback
         self._only = only
@@ -208,7 +215,7 @@ class MdnsFinder:
             HostLacks: no interface can do multicast at the start. Later the finder waits for one to come back.
         """
         async with trio.open_nursery() as nursery:
-            open_station = partial(ZeroconfStation, Announcement.of(announcement))
+            open_station = partial(ZeroconfStation, Announcement.of(announcement) if self._announce else None)
             search = Search(announcement, found, open_station=open_station, nursery=nursery)
             try:
                 works = await search.follow(await self._usable())

@@ -38,7 +38,7 @@ from discovery.mdns import MdnsFinder
 from overlay.core.keys import NodeId
 from overlay.core.mesh.found import AnnouncementFacts
 
-async def main(own, key, *known):
+async def main(own, key, announce, *known):
     ids = [NodeId(bytes.fromhex(text)) for text in known]
     facts = AnnouncementFacts(port=4711, tag=secrets.token_bytes(8), node_id=NodeId(bytes.fromhex(own)),
                               gate_keys=(bytes.fromhex(key),), known=lambda: ids)
@@ -47,7 +47,7 @@ async def main(own, key, *known):
         print(json.dumps({"addresses": one.addresses, "node": node, "ours": one.ours}), flush=True)
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
-            await nursery.start(partial(MdnsFinder(poll=0.2).run, facts, say))
+            await nursery.start(partial(MdnsFinder(poll=0.2, announce=announce == "yes").run, facts, say))
             async for _ in signals:
                 nursery.cancel_scope.cancel()
 
@@ -68,9 +68,9 @@ async def lan(folder: Path, nodes: int = 2) -> AsyncIterator[World]:
             yield world
 
 
-def finder(host: Host, *, identity: str, key: bytes = KEY) -> Child:
+def finder(host: Host, *, identity: str, key: bytes = KEY, announce: str = "yes") -> Child:
     ids = [one.hex() for one in IDS.values()]
-    argv = [sys.executable, "-c", FINDER, IDS[identity].hex(), key.hex(), *ids]
+    argv = [sys.executable, "-c", FINDER, IDS[identity].hex(), key.hex(), announce, *ids]
     return host.spawn(argv, env=os.environ | {"PYTHONPATH": str(ROOT)}, name=f"finder-{identity}")
 
 
@@ -103,6 +103,20 @@ async def test_another_mesh_is_heard_and_not_recognised(tmp_path: Path) -> None:
         other = finder(world["bob"], identity="mallory", key=OTHER_KEY)
         said = await heard(other, "10.77.0.1")
         assert (said["node"], said["ours"]) == (None, False)
+
+
+async def test_who_only_listens_hears_the_others_and_says_nothing(tmp_path: Path) -> None:
+    async with lan(tmp_path, nodes=3) as world:
+        bob = finder(world["bob"], identity="bob", announce="no")
+        alice = finder(world["alice"], identity="alice")
+        assert (await heard(bob, "10.77.0.1"))["node"] == IDS["alice"].hex()
+        carol = finder(world["carol"], identity="mallory")
+        seen = [json.loads(await anext(carol.lines))["addresses"][0][0]]
+        await heard(alice, "10.77.0.3")
+        await bob.stop()
+        await alice.stop()
+        seen += [json.loads(line)["addresses"][0][0] async for line in alice.lines]
+        assert "10.77.0.1" in seen and "10.77.0.2" not in seen
 
 
 async def test_a_change_of_address_is_followed(tmp_path: Path) -> None:
