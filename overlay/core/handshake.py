@@ -3,12 +3,12 @@
 Ends with an `Agreement`: a peer whose certificate and endorsement have verified, and the keys of epoch 1. Three modes:
 
 - member: both show credentials in force
-- join: who dials has none yet, and shows none; who answers adds its root, which the joiner's token pins
+- join: who dials has none yet, and shows none; who answers adds all roots, and the joiner's token pins the newest
 - renew: the certificates of either may have ended, within grace
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from overlay.core import limits
@@ -174,18 +174,13 @@ def refuse_downgrade(suites: list[list[int]], known: Iterable[tuple[int, int]] =
         raise Refused(Reason.DOWNGRADE, f"both ends know {max(common)}")
 
 
-def showing_root(credentials: Credentials, root: bytes) -> Credentials:
-    """What a member shows to a joiner: its root (DER) comes last, because the joiner holds no more than its hash."""
-    return replace(credentials, chain=(*credentials.chain, root))
-
-
 def _payload(own: Credentials, kem: bytes) -> bytes:
     return make_map(own.endorsement, own.leaf, list(own.chain), kem, [list(pair) for pair in SUITES])
 
 
 def _read_payload(payload: bytes, kem_size: int, mode: Mode, *, empty: bool) -> tuple[Credentials, bytes]:
     """Credentials, which nobody has verified, and what ML-KEM needs; a joiner's are empty, and nobody else's."""
-    depth = limits.CHAIN_DEPTH_MAX + (mode is Mode.JOIN)
+    depth = limits.JOIN_CHAIN_DEPTH_MAX if mode is Mode.JOIN else limits.CHAIN_DEPTH_MAX
     nothing, chain = Bytes(0), Array(Bytes(1, limits.CHAIN_BYTES_MAX), 0 if empty else depth)
     endorsement, leaf, above, kem, suites = open_map(
         payload, nothing if empty else Bytes(1, 4096), nothing if empty else Bytes(1, limits.CHAIN_BYTES_MAX), chain,

@@ -26,6 +26,7 @@ SEEN_HELLOS: Final = 65_536
 GUEST_BYTES_MAX: Final = 256 * 1024  # all frames of a joiner, or of who renews
 TRUST_UPDATE_MAX: Final = 1024 * 1024
 GUEST_LIFE: Final = 60.0
+JOIN_CHAIN_DEPTH_MAX: Final = 20  # roots that a joiner is shown: what fits into a handshake message
 GUESTS_MAX: Final = 32  # at once: our guess, half of the half-open places
 GUEST_ROOM: Final = 64 * 1024  # read at once from one of them
 

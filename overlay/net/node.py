@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 import trio
 
@@ -496,7 +497,7 @@ class Node:
             if peer is None:
                 continue
             try:
-                asked(lambda peer=peer: trust.judge(peer, at))
+                asked(partial(trust.judge, peer, at))
             except Refused as error:
                 link.refuse(error.reason, error.detail)
 

@@ -9,11 +9,11 @@ import pytest
 from overlay.core import limits
 from overlay.core.frames import Frame, pack
 from overlay.core.gate import SeenEphemerals
+from overlay.core.grace import Grace
 from overlay.core.guest_session import FRAMES, GuestEvent, GuestFrame, GuestReady, GuestSession
 from overlay.core.guests import host, joiner
 from overlay.core.handshake import Entrance, Side
 from overlay.core.session_events import Closed, Failed
-from overlay.core.wire import sha256
 from overlay.errors import LocalProtocolError
 from overlay.registry import FrameFlag, FrameType, Mode, Reason, Role
 from tests.unit.core.authority_kit import DAY, make_member
@@ -30,12 +30,12 @@ def entrance(role: Role, gate: bytes = GATE) -> Entrance:
 def stranger(root_hash: bytes = b"", mesh: bytes = b"") -> Sides:
     """Somebody with a token."""
     static = SeededChance(9).x25519()
-    found = joiner(mesh or LAB.mesh_id, root_hash or sha256(LAB.root.der), static, lambda: LAB.at)  # type: ignore[arg-type]
+    found = joiner(mesh or LAB.mesh_id, root_hash or LAB.root.key_hash, static, lambda: LAB.at)  # type: ignore[arg-type]
     return lambda _mode: found
 
 
 def member(who: object = BOB) -> Sides:
-    return lambda mode: host(mode, local(who), lambda: LAB.trust, lambda: LAB.at)  # type: ignore[arg-type]
+    return lambda mode: host(mode, local(who), lambda: LAB.trust, lambda: LAB.at, Grace)  # type: ignore[arg-type]
 
 
 class Guests:
@@ -107,19 +107,19 @@ def test_frames_of_its_mode_pass_both_ways_in_parts_if_they_are_long() -> None:
 
 
 def test_a_member_of_another_root_than_the_tokens_is_refused() -> None:
-    pair = Guests(guest=stranger(root_hash=sha256(OTHER_LAB.root.der))).exchange()
+    pair = Guests(guest=stranger(root_hash=OTHER_LAB.root.key_hash)).exchange()
     assert reason(pair.heard[pair.guest]) is Reason.OTHER_MESH
 
 
 def test_a_root_of_another_mesh_than_the_tokens_is_refused() -> None:
     other = replace(stranger()(Mode.JOIN), mesh_id=LAB.mesh_id)  # type: ignore[type-var]
-    wrong = joiner(OTHER_LAB.mesh_id, sha256(LAB.root.der), SeededChance(9).x25519(), lambda: LAB.at)
+    wrong = joiner(OTHER_LAB.mesh_id, LAB.root.key_hash, SeededChance(9).x25519(), lambda: LAB.at)
     pair = Guests(guest=lambda _mode: replace(other, verify=wrong.verify)).exchange()  # type: ignore[type-var]
     assert reason(pair.heard[pair.guest]) is Reason.OTHER_MESH
 
 
 def test_a_member_whose_certificate_has_ended_is_refused_by_a_joiner() -> None:
-    late = joiner(LAB.mesh_id, sha256(LAB.root.der), SeededChance(9).x25519(), lambda: LAB.at + 2 * DAY)
+    late = joiner(LAB.mesh_id, LAB.root.key_hash, SeededChance(9).x25519(), lambda: LAB.at + 2 * DAY)
     pair = Guests(guest=lambda _mode: late).exchange()
     assert reason(pair.heard[pair.guest]) is Reason.CERTIFICATE_EXPIRED
 
