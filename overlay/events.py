@@ -159,3 +159,62 @@ class FinderFailed(NodeEvent):
 
     detail: str
     hint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderTaken(NodeEvent):
+    """An operator's order counts from now on. `order` is its hash in hex, `kind` as in the registry, lower case."""
+
+    operator: str
+    name: str
+    kind: str
+    number: int
+    order: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateSigned(NodeEvent):
+    """We gave a share of the signature of a certificate. `leaf` is the hash of what was signed, in hex, `ends` is Unix time."""
+
+    name: str
+    node: str
+    serial: str
+    leaf: str
+    ends: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevocationsChanged(NodeEvent):
+    """A newer revocation list is in force here. `nodes` are those that it adds."""
+
+    number: int
+    nodes: tuple[str, ...]
+    list: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyChanged(NodeEvent):
+    """Another policy is in force here."""
+
+    version: int
+    policy: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthorityChanged(NodeEvent):
+    """Another authority object is in force here: who holds the mesh key, and how many of them it takes to sign."""
+
+    number: int
+    kind: str
+    members: tuple[str, ...]
+    threshold: int
+    object: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthorityAlarm(NodeEvent):
+    """Somebody who signs or orders has done what no honest one does, or something ends soon."""
+
+    node: str
+    reason: Reason
+    detail: str

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from overlay.app.authority.api import Authority
 from overlay.core.keys import MeshId, NodeId
 from overlay.errors import UsageError
 from overlay.net.peer import Peer
@@ -113,6 +114,11 @@ class NodeApi(Protocol):
     @property
     def audit(self) -> AuditApi:
         """Its audit log."""
+        ...
+
+    @property
+    def authority(self) -> Authority:
+        """Who may be here: invites, revocations, and who holds the mesh key."""
         ...
 
     @property

@@ -10,6 +10,7 @@ import trio
 
 from overlay.app import wire_json as wire
 from overlay.app.api import AuditApi, EntryReceipt, EntryView, Published, TopicItem
+from overlay.app.authority.api import Authority, Report
 from overlay.app.control_client import HOW_TO_START, Connection, Items
 from overlay.app.control_socket import socket_address
 from overlay.core.keys import MeshId, NodeId
@@ -80,6 +81,7 @@ class RemoteNode:
         self._node_id = wire.node_id_of(hello, "node")
         self._mesh_id = MeshId(wire.node_id_of(hello, "mesh"))
         self._audit = RemoteAudit(connection)
+        self._authority = Authority(self._ask_authority)
 
     @property
     def name(self) -> str:
@@ -105,6 +107,18 @@ class RemoteNode:
     def audit(self) -> AuditApi:
         """Its audit log."""
         return self._audit
+
+    @property
+    def authority(self) -> Authority:
+        """Who may be here."""
+        return self._authority
+
+    async def _ask_authority(self, command: str, options: Mapping[str, Any]) -> Report:
+        answer = _object(await self._connection.ask("authority", command=command, options=dict(options)))
+        said = answer.get("said")
+        if not isinstance(said, list):
+            wire.malformed("a report")
+        return Report(tuple(map(str, said)), _object(answer.get("fields")))
 
     @property
     def peers(self) -> tuple[Peer, ...]:

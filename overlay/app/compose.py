@@ -3,20 +3,25 @@
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 
 from attest.appraiser import PolicyAppraiser
+from attest.endorsement_chain import EndorsementTrust
 from attest.evidence import Claims
+from attest.join import TpmJoinAppraiser
 from attest.manifest import installed_root, package_manifest
 from attest.software import SoftwareProver
 from audit.author import LogSigner
 from audit.log import AuditLog
 from discovery.mdns import MdnsFinder
 from discovery.static import BookFinder, StaticFinder
+from overlay.app.authority.ledger import Ledger
+from overlay.app.authority.renewing import METHOD
+from overlay.app.authority.seat import Seat, SeatParts
 from overlay.app.chronicle import Chronicle
 from overlay.app.config import Config, load_config
 from overlay.app.control import serve_control
@@ -27,6 +32,7 @@ from overlay.app.peer_memory import PeerMemory
 from overlay.app.topic_keeper import TopicKeeper
 from overlay.app.tpm import missing, open_tpm, open_tpm_later, tpm_prover
 from overlay.app.version import VERSION
+from overlay.core.certificate_request import build_request
 from overlay.core.evidence import Prover
 from overlay.core.identity import LocalIdentity
 from overlay.core.keys import NodeId, Signer
@@ -152,11 +158,11 @@ async def _engine(
         topics.engine = engine
         flush = engine.replicators[log.kind].flush
         log.listen(lambda _entries: flush())
-        node = LocalNode(
-            engine, LocalAudit(log, engine), topics, folder=setup.folder.path, mesh_name=setup.membership.mesh.root.name,
-            evidence=setup.prover_kind.name.lower(), warnings=setup.warnings,
-        )
-        async with background() as servers:
+        async with setup.seat.begin(engine) as seat, background() as servers:
+            node = LocalNode(
+                engine, LocalAudit(log, engine), topics, folder=setup.folder.path, seat=seat,
+                mesh_name=setup.membership.mesh.root.name, evidence=setup.prover_kind.name.lower(), warnings=setup.warnings,
+            )
             servers.start_soon(topics.run)
             await servers.start(_serve_control, node, setup.folder.path)
             yield node
@@ -209,14 +215,15 @@ class Setup:
         self.at = calendar(lambda: self._floor, wall_clock)
         self.memory = PeerMemory(folder, self.at)
         self._tpm = tpm
-        self._trust = membership.trust
+        self.ledger = Ledger(folder, membership.mesh)
         self._manifest = package_manifest(installed_root())
         self._ak = attestation_blob(folder)
         self.prover_kind = _kind(config, has_key=self._ak is not None and tpm is not None)
-        self._endorser = Endorser(folder, membership, tpm)
+        self._endorser = Endorser(folder, membership.certificate, self.trust, tpm)
         self.identity = self._endorser.begin(self.at())
         self.signer = identity_signer(folder, tpm)
         self._floor = raise_floor(folder, self.identity.verified.certificate.not_before)
+        self.seat = self._make_seat()
 
     @classmethod
     def of(cls, folder: StateFolder, config: Config, stack: ExitStack) -> "Setup":
@@ -236,15 +243,15 @@ class Setup:
     @property
     def mesh_id(self) -> bytes:
         """The mesh."""
-        return self._trust.mesh_id
+        return self.ledger.trust.mesh_id
 
     def trust(self) -> TrustSet:
         """The trust set in force."""
-        return self._trust
+        return self.ledger.trust
 
     def policy(self) -> Policy:
         """The policy in force."""
-        return self._trust.policy.policy
+        return self.ledger.trust.policy.policy
 
     def current_identity(self) -> LocalIdentity:
         """The identity in force."""
@@ -270,7 +277,8 @@ class Setup:
         return NodeParts(
             identity=self.identity, trust=self.trust, gate_keys=(mesh.gate_key,), tag=secrets.token_bytes(8),
             calendar=self.at, chance=SystemChance(), appraiser=PolicyAppraiser(self.policy), prover=self._prover,
-            renew=renew, finders=self._finders(), known=self._known, keepers=(log, topics), services=dict(offers.services),
+            renew=renew, finders=self._finders(), known=self._known, keepers=(log, topics),
+            services={**offers.services, METHOD: self.seat.serve_renewal}, trust_keeper=self.seat,
             streams=dict(offers.streams), transient=topics.on_transient_batch, rekey=RekeyTimes.every(config.rekey_after),
             attest=AttestTimes.period(config.attest_every), listen=listen,
         )
@@ -286,6 +294,26 @@ class Setup:
         if kind is EvidenceKind.TPM and tpm is not None and blob is not None:
             return tpm_prover(tpm, blob, claims)
         return SoftwareProver(signer=identity.message, kid=identity.kid, mesh_id=self.mesh_id, claims=claims)
+
+    def _make_seat(self) -> Seat:
+        mesh, name = self.membership.mesh, self.identity.verified.name
+
+        def policy() -> Policy:
+            found = self.policy()
+            return replace(found, pcr_bitmap=found.pcr_bitmap or DEFAULT_PCRS)
+
+        return Seat(SeatParts(
+            folder=self.folder, ledger=self.ledger, appraiser=TpmJoinAppraiser(policy, EndorsementTrust), at=self.at,
+            gate=lambda: (mesh.gate_number, mesh.gate_key), addresses_of=self._addresses_of,
+            make_request=lambda: build_request(self.signer, name), install=self._endorser.install,
+        ))
+
+    def _addresses_of(self, node_id: NodeId) -> tuple[str, ...]:
+        """Where a member may be found, as `host port`, the surest first."""
+        found = list(self.memory.addresses().get(node_id, ()))
+        if self.engine is not None:
+            found += self.engine.pool.addresses_of(node_id)
+        return tuple(dict.fromkeys(f"{host} {port}" for host, port in found))
 
     def _finders(self) -> tuple[Finder, ...]:
         config = self.config

@@ -81,6 +81,14 @@ async def _follow(node: NodeApi, params: Params, item: Item) -> Any:
             await item(wire.entry_fields(entry))
 
 
+async def _authority(node: NodeApi, params: Params, item: Item) -> Any:
+    options = params.get("options", {})
+    if not isinstance(options, dict):
+        wire.malformed("options")
+    report = await node.authority.ask(wire.text_of(params, "command", limit=NAME_MAX), options)
+    return {"said": list(report.said), "fields": dict(report.fields)}
+
+
 METHODS: Final[Mapping[str, Method]] = {
     "status": _status,
     "call": _call,
@@ -91,4 +99,5 @@ METHODS: Final[Mapping[str, Method]] = {
     "audit.wait_replicated": _wait_replicated,
     "audit.read": _read,
     "audit.follow": _follow,
+    "authority": _authority,
 }

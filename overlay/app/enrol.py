@@ -133,8 +133,7 @@ def make_request(folder: StateFolder, tpm: "Tpm | None") -> str:
         StateDamaged: what is in the folder cannot be read.
         OverlayError: the TPM fails, or the identity lives in one and none is given.
     """
-    if not has_identity(folder):
-        _NewIdentity.make(tpm).save(folder)
+    make_identity(folder, tpm)
     signer = identity_signer(folder, tpm)
     csr = build_request(signer, f"node-{NodeId.of_key(signer.spki).short}")  # its name is for the signer to give
     key, ak = load_identity(folder), attestation_blob(folder)
@@ -143,6 +142,12 @@ def make_request(folder: StateFolder, tpm: "Tpm | None") -> str:
     if tpm is None or ak is None:
         raise StateDamaged(f"{folder.path} holds an identity of a TPM and no attestation key")
     return EnrolmentRequest(csr, _shown(tpm, key, TpmKey(ak.public, ak.private), csr)).to_text()
+
+
+def make_identity(folder: StateFolder, tpm: "Tpm | None") -> None:
+    """Keys for a folder that has none yet: in the TPM if there is one, else in a file. Raises OverlayError."""
+    if not has_identity(folder):
+        _NewIdentity.make(tpm).save(folder)
 
 
 def install(folder: StateFolder, text: str, tpm: "Tpm | None") -> NodeId:

@@ -1,6 +1,7 @@
 """From a state folder to who we are now: the identity key, and an endorsement for the keys of this start."""
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -8,8 +9,8 @@ from typing import TYPE_CHECKING
 from attest.key_blob import KeyBlob
 from overlay.app.tpm import tpm_signer
 from overlay.core import limits
-from overlay.core.certificates import verify_leaf
-from overlay.core.endorsement import make_endorsement
+from overlay.core.endorsement import LIFE_IN_GRACE, make_endorsement
+from overlay.core.grace import verify_expired_leaf
 from overlay.core.identity import LocalIdentity
 from overlay.core.keys import Ed25519Signer, Signer
 from overlay.core.trust import Credentials, TrustSet
@@ -22,7 +23,7 @@ from overlay.store.identity import (
     load_session_keys,
     save_session_keys,
 )
-from overlay.store.membership import MeshRecord, StoredCertificate, load_certificate, load_mesh
+from overlay.store.membership import MeshRecord, StoredCertificate, load_certificate, load_mesh, save_certificate
 from overlay.store.state import StateFolder
 
 if TYPE_CHECKING:
@@ -75,9 +76,12 @@ def attestation_blob(folder: StateFolder) -> KeyBlob | None:
 class Endorser:
     """Makes the endorsements of one start: the same message key and a fresh Noise static key, a new life each time."""
 
-    def __init__(self, folder: StateFolder, membership: Membership, tpm: "Tpm | None") -> None:
+    def __init__(
+        self, folder: StateFolder, certificate: StoredCertificate, trust: Callable[[], TrustSet], tpm: "Tpm | None"
+    ) -> None:
         self._folder = folder
-        self._membership = membership
+        self._certificate = certificate
+        self._trust = trust
         self._tpm = tpm
         self._keys = SessionKeys(
             endorsement=b"", noise_private=secrets.token_bytes(32), message_seed=secrets.token_bytes(32),
@@ -104,14 +108,25 @@ class Endorser:
             self._keys = kept
             return self._local(kept, at)
 
+    def install(self, certificate: StoredCertificate) -> None:
+        """The next endorsement is made under this one; durable on return."""
+        save_certificate(self._folder, certificate)
+        self._certificate = certificate
+
     def renew(self, at: datetime) -> LocalIdentity:
-        """A new endorsement, with a fresh Noise static key for the links to come; blocks while the identity key signs."""
-        leaf = self._membership.certificate.leaf
-        certificate = verify_leaf(leaf, self._membership.certificate.chain, self._membership.trust.root, at)
+        """A new endorsement, with a fresh Noise static key for the links to come; blocks while the identity key signs.
+
+        Under a certificate that has ended, and may still be renewed, it lasts an hour and counts for that only.
+        """
+        trust, leaf = self._trust(), self._certificate.leaf
+        roots = trust.roots.above(leaf, self._certificate.chain)
+        certificate = verify_expired_leaf(leaf, roots, at, trust.grace)
         end = min(at + timedelta(seconds=limits.ENDORSEMENT_LIFE), certificate.not_after)
+        if certificate.in_grace:
+            end = at + LIFE_IN_GRACE
         keys = replace(self._keys, noise_private=secrets.token_bytes(32))
         endorsement = make_endorsement(
-            identity_signer(self._folder, self._tpm), mesh_id=self._membership.trust.mesh_id, leaf=leaf,
+            identity_signer(self._folder, self._tpm), mesh_id=trust.mesh_id, leaf=leaf,
             noise_public=keys.noise.public, message=keys.message, start_id=keys.start_id, not_before=at, not_after=end,
         )
         keys = replace(keys, endorsement=endorsement)
@@ -121,9 +136,9 @@ class Endorser:
         return local
 
     def _local(self, keys: SessionKeys, at: datetime) -> LocalIdentity:
-        certificate = self._membership.certificate
+        certificate = self._certificate
         credentials = Credentials(keys.endorsement, certificate.leaf, certificate.chain)
-        verified = self._membership.trust.verify(credentials, at)
+        verified = self._trust().verify_in_grace(credentials, at)
         try:
             return LocalIdentity(credentials=credentials, verified=verified, static=keys.noise, message=keys.message)
         except ValueError as error:

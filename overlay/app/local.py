@@ -7,6 +7,9 @@ from pathlib import Path
 import trio
 
 from overlay.app.api import Published, TopicItem
+from overlay.app.authority.api import Authority
+from overlay.app.authority.commands import Commands
+from overlay.app.authority.seat import Seat
 from overlay.app.local_audit import LocalAudit
 from overlay.app.topic_keeper import TopicKeeper
 from overlay.core.keys import MeshId, NodeId
@@ -21,10 +24,12 @@ class LocalNode:
     """Keeps `NodeApi`; see there for what each method promises."""
 
     def __init__(
-        self, engine: Node, audit: LocalAudit, topics: TopicKeeper, *, folder: Path, mesh_name: str, evidence: str,
+        self, engine: Node, audit: LocalAudit, topics: TopicKeeper, *, folder: Path, seat: Seat, mesh_name: str, evidence: str,
         warnings: Callable[[], tuple[str, ...]],
     ) -> None:
         self.audit = audit
+        self.seat = seat
+        self.authority = Authority(Commands(seat).perform)
         self.engine = engine
         self.folder = folder
         self.mesh_name = mesh_name
@@ -94,7 +99,8 @@ class LocalNode:
     def statistics(self) -> NodeStatistics:
         """The same, without waiting."""
         own = self.engine.identity.verified
-        warnings = [FOUNDING_KEY_WARNING, *self._warnings(), *self.audit.warnings]
+        founding = [FOUNDING_KEY_WARNING] if self.seat.ledger.chain.newest.number == 0 else []
+        warnings = [*founding, *self._warnings(), *self.audit.warnings]
         if self.engine.evidence_warning:
             warnings.append(f"no evidence can be made: {self.engine.evidence_warning}")
         return NodeStatistics(

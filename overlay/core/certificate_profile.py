@@ -36,7 +36,7 @@ _ROLE: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 
 # CertificateBuilder gives to-be-signed bytes only with a signature: this key, which is no secret, makes one that is
 # thrown away.
-_THROW_AWAY: Final = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(32))
+THROW_AWAY: Final = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(32))
 
 
 def bad_certificate(detail: str) -> NoReturn:
@@ -193,7 +193,7 @@ def _key_usage(*, authority: bool) -> x509.KeyUsage:
 
 
 def _to_be_signed(builder: x509.CertificateBuilder) -> bytes:
-    return builder.sign(_THROW_AWAY, None).tbs_certificate_bytes
+    return builder.sign(THROW_AWAY, None).tbs_certificate_bytes
 
 
 # --- the envelope of certificates and requests ----------------------------------------------------------------------
@@ -215,9 +215,9 @@ class Signed:
     signature: asn1.BitString
 
 
-def open_signed(der: bytes) -> Signed:
+def open_signed(der: bytes, *, limit: int = CHAIN_BYTES_MAX) -> Signed:
     """The three parts, none of them read; raises Refused(BAD_CERTIFICATE)."""
-    if len(der) > CHAIN_BYTES_MAX:
+    if len(der) > limit:
         bad_certificate("too long")
     try:
         return asn1.decode_der(Signed, der)

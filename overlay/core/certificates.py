@@ -4,6 +4,7 @@ Nothing inside a certificate is read before its signature has verified, and what
 when the certificate is built anew (`certificate_profile.py`). Rules:
 
 - the chain goes from the leaf's issuer up to a certificate by the founding root, and is empty where that root signed
+  (who knows more roots than that one lets it begin below any of them: `roots.py`)
 - every signature is Ed25519, by the key of the next certificate up
 - every certificate is in force at `at`, give or take five minutes
 - every certificate is of this mesh
@@ -34,14 +35,19 @@ LEAF_LIFE_MAX: Final = timedelta(seconds=CERTIFICATE_LIFE_MAX)
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """The founding root of a mesh: whoever holds this value has decided to trust it."""
+    """A root of a mesh: the founding one, which the holder of this value has decided to trust, or one that followed it."""
 
     der: bytes = field(repr=False)
     spki: bytes = field(repr=False)
     public_key: bytes = field(repr=False)  # 32
-    mesh_id: MeshId
+    mesh_id: MeshId  # by the founding root
     name: str  # of the mesh
     life: Life
+
+    @property
+    def key_hash(self) -> bytes:
+        """SHA-256 of the key: what a lineage of roots is made of. 32 bytes."""
+        return sha256(self.spki)
 
     @property
     def issuer(self) -> Issuer:
@@ -56,7 +62,7 @@ class Root:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedCertificate:
-    """A node's certificate that has passed every check of `verify_leaf`."""
+    """A node's certificate that has passed every check of `verify_leaf`, or those of `grace.py`: then see `in_grace`."""
 
     der: bytes = field(repr=False)
     hash: bytes = field(repr=False)  # SHA-256 of der
@@ -67,6 +73,8 @@ class VerifiedCertificate:
     not_before: datetime
     not_after: datetime
     serial: int = field(repr=False)
+    lineage: tuple[bytes, ...] = field(default=(), repr=False)  # key hashes of the roots, from the founding one to the issuer
+    in_grace: bool = False  # it has ended, and counts for its own renewal only
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -100,45 +108,69 @@ def parse_root(der: bytes) -> Root:
     if key.algorithm != COSE_EDDSA or not point_has_prime_order(key.public_key):
         bad_certificate("the root's key is not a good Ed25519 key")
     root = Root(der, content.spki, key.public_key, MeshId.of_root(content.spki), content.name, content.life)
-    _check_signature(der, key.public_key)
+    check_signature(der, key.public_key)
     _same(content, profile.authority_to_be_signed(root.issuer, content.spki, content.name, content.life))
     return root
 
 
 def verify_leaf(der: bytes, chain: Sequence[bytes], root: Root, at: datetime) -> VerifiedCertificate:
-    """Check a node's certificate and all above it.
+    """Check a node's certificate and all above it, up to the founding root.
 
     Raises:
         Refused: BAD_CERTIFICATE, OTHER_MESH, CERTIFICATE_EXPIRED or CERTIFICATE_NOT_YET_VALID.
     """
+    check_sizes(der, chain)
+    roots = [root]
+    for authority in reversed(chain):
+        roots.append(verify_later_root(authority, roots[-1]))
+    return verify_under(der, roots, at)
+
+
+def check_sizes(der: bytes, chain: Sequence[bytes]) -> None:
+    """Raises Refused(BAD_CERTIFICATE) for what is too long to be looked at."""
     if len(chain) > CHAIN_DEPTH_MAX or len(der) + sum(map(len, chain)) > CHAIN_BYTES_MAX:
         bad_certificate(f"a chain has at most {CHAIN_DEPTH_MAX} certificates and {CHAIN_BYTES_MAX} bytes")
-    _check_life("the mesh's root", root.life, at)
-    issuer, issuer_key = root.issuer, root.public_key
-    for authority in reversed(chain):
-        issuer, issuer_key = _verify_authority(authority, issuer, issuer_key, at)
-    content = _read_signed(der, issuer, issuer_key)
+
+
+def verify_under(der: bytes, roots: Sequence[Root], at: datetime) -> VerifiedCertificate:
+    """`verify_leaf` below verified roots, from the founding one to the issuer."""
+    found = leaf_of_any_time(der, roots, at)
+    check_life(f"{found.name}'s certificate", Life(found.not_before, found.not_after), at)
+    return found
+
+
+def leaf_of_any_time(der: bytes, roots: Sequence[Root], at: datetime) -> VerifiedCertificate:
+    """`verify_under` without the leaf's own life: whoever calls this has to look at it (`verify_under`, `grace.py`)."""
+    check_life("the mesh's root", roots[0].life, at)
+    for root in roots[1:]:
+        check_life("a later root", root.life, at)
+    issuer = roots[-1].issuer
+    content = _read_signed(der, issuer, roots[-1].public_key)
     if content.life.not_after - content.life.not_before > LEAF_LIFE_MAX:
         bad_certificate(f"lives longer than {LEAF_LIFE_MAX}")
     facts = content.facts()
     identity = IdentityKey.parse(content.spki)
     _same(content, profile.leaf_to_be_signed(issuer, content.spki, content.name, facts, content.life))
-    _check_life(f"{content.name}'s certificate", content.life, at)
     return VerifiedCertificate(
         der=der, hash=sha256(der), node_id=identity.node_id, name=content.name, facts=facts, identity=identity,
         not_before=content.life.not_before, not_after=content.life.not_after, serial=content.serial,
+        lineage=tuple(root.key_hash for root in roots),
     )
 
 
-def _verify_authority(der: bytes, issuer: Issuer, issuer_key: bytes, at: datetime) -> tuple[Issuer, bytes]:
-    """A later root, signed by the one before it: the issuer and the key of the next certificate down."""
-    content = _read_signed(der, issuer, issuer_key)
+def verify_later_root(der: bytes, above: Root) -> Root:
+    """A later root, by the certificate that the root before it signed. When it is in force is for others to ask.
+
+    Raises:
+        Refused: BAD_CERTIFICATE or OTHER_MESH.
+    """
+    issuer = above.issuer
+    content = _read_signed(der, issuer, above.public_key)
     key = IdentityKey.parse(content.spki)
     if key.algorithm != COSE_EDDSA or content.name != issuer.name or content.spki == issuer.spki:
         bad_certificate("a later root has another Ed25519 key and the same name")
     _same(content, profile.authority_to_be_signed(issuer, content.spki, content.name, content.life))
-    _check_life("a later root", content.life, at)
-    return Issuer(issuer.mesh_id, content.name, content.spki), key.public_key
+    return Root(der, content.spki, key.public_key, above.mesh_id, content.name, content.life)
 
 
 def _read_signed(der: bytes, issuer: Issuer, issuer_key: bytes) -> "_Content":
@@ -146,13 +178,13 @@ def _read_signed(der: bytes, issuer: Issuer, issuer_key: bytes) -> "_Content":
     domain = profile.trust_domain(issuer.mesh_id).encode()
     if b"spiffe://" in der and domain not in der:
         raise Refused(Reason.OTHER_MESH, "the certificate names another mesh")
-    _check_signature(der, issuer_key)
+    check_signature(der, issuer_key)
     return _Content.read(open_signed(der))
 
 
-def _check_signature(der: bytes, issuer_key: bytes) -> None:
-    """Ed25519 over the content, and nothing in the envelope that is not in ours."""
-    signed = open_signed(der)
+def check_signature(der: bytes, issuer_key: bytes, *, limit: int = CHAIN_BYTES_MAX) -> None:
+    """Ed25519 over the content, and nothing in the envelope that is not in ours; raises Refused(BAD_CERTIFICATE)."""
+    signed = open_signed(der, limit=limit)
     content = asn1.encode_der(signed.content)
     signature = signed.signature.as_bytes()
     try:
@@ -209,7 +241,7 @@ def _same(content: _Content, expected: bytes) -> None:
         bad_certificate("not of our profile")
 
 
-def _check_life(whose: str, life: Life, at: datetime) -> None:
+def check_life(whose: str, life: Life, at: datetime) -> None:
     """Refuse before and after; the error shows both times."""
     if at + TOLERANCE < life.not_before:
         detail = f"{whose} is valid from {show_time(life.not_before)}, it is now {show_time(at)}"

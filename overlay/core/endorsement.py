@@ -17,6 +17,7 @@ from overlay.registry import Label, Reason
 
 ENDORSEMENT_MAX: Final = limits.ENDORSEMENT_MAX
 LIFE_MAX: Final = timedelta(seconds=limits.ENDORSEMENT_LIFE)
+LIFE_IN_GRACE: Final = timedelta(hours=1)  # protocol: under a certificate that has ended, for its renewal
 TIME_MAX: Final = 2**34  # seconds: the year 2514, so that no sum of times overflows
 START_ID_SIZE: Final = 16
 
@@ -109,10 +110,11 @@ def _check_ids(found: Endorsement, certificate: VerifiedCertificate) -> None:
 
 
 def _check_life(found: Endorsement, certificate: VerifiedCertificate, at: datetime) -> None:
-    """At most a day, not beyond the certificate, and in force."""
-    if not timedelta(0) < found.not_after - found.not_before <= LIFE_MAX:
-        _bad(f"its life is not between nothing and {LIFE_MAX}")
-    if found.not_after > certificate.not_after:
+    """At most a day and not beyond the certificate, or at most an hour under one in grace; and in force."""
+    longest = LIFE_IN_GRACE if certificate.in_grace else LIFE_MAX
+    if not timedelta(0) < found.not_after - found.not_before <= longest:
+        _bad(f"its life is not between nothing and {longest}")
+    if found.not_after > certificate.not_after and not certificate.in_grace:
         _bad("outlives the certificate")
     whose, now = f"{certificate.name}'s endorsement", f"it is now {show_time(at)}"
     if at + TOLERANCE < found.not_before:

@@ -8,7 +8,6 @@ from typing import Final
 
 from overlay.core.certificates import parse_root, verify_later_root, verify_under
 from overlay.core.endorsement import verify_endorsement
-from overlay.core.grace import Grace
 from overlay.core.handshake import NOTHING, Side
 from overlay.core.identity import LocalIdentity
 from overlay.core.keys import MeshId, X25519Pair
@@ -45,25 +44,21 @@ def joiner(mesh_id: MeshId, root_hash: bytes, static: X25519Pair, calendar: Cale
     return Side(mesh_id=mesh_id, static=static, shows=NOTHING, verify=verify)
 
 
-def host(
-    mode: Mode, identity: LocalIdentity, trust: Callable[[], TrustSet], calendar: Calendar, grace: Callable[[], Grace]
-) -> Side | None:
+def host(mode: Mode, identity: LocalIdentity, trust: Callable[[], TrustSet], calendar: Calendar) -> Side | None:
     """A member, to a guest of this mode; None where it takes no such guests."""
     now = trust()
     if mode is Mode.JOIN:
         return Side(
             mesh_id=now.mesh_id, static=identity.static, shows=_with_roots(identity, now), verify=_shows_nothing
         )
-    return renewer(identity, trust, calendar, grace) if mode is Mode.RENEW else None
+    return renewer(identity, trust, calendar) if mode is Mode.RENEW else None
 
 
-def renewer(
-    identity: LocalIdentity, trust: Callable[[], TrustSet], calendar: Calendar, grace: Callable[[], Grace]
-) -> Side:
+def renewer(identity: LocalIdentity, trust: Callable[[], TrustSet], calendar: Calendar) -> Side:
     """A member whose certificate may have ended, to another one; both ends of mode 3 are alike."""
     return Side(
         mesh_id=trust().mesh_id, static=identity.static, shows=identity.credentials,
-        verify=lambda shown: trust().verify_for_renewal(shown, calendar(), grace()), own_id=identity.node_id,
+        verify=lambda shown: trust().verify_in_grace(shown, calendar()), own_id=identity.node_id,
     )
 
 

@@ -177,5 +177,7 @@ class Attester:
 
 
 def renewal_due(identity: LocalIdentity, now: float) -> bool:
-    """Whether the endorsement has had half of its life; `now` in Unix seconds."""
-    return now - identity.verified.endorsement.not_before.timestamp() >= limits.ENDORSEMENT_RENEW
+    """Whether the endorsement has had half of its life, at most 12 h; `now` in Unix seconds."""
+    own = identity.verified.endorsement
+    half = (own.not_after - own.not_before).total_seconds() / 2
+    return now - own.not_before.timestamp() >= min(limits.ENDORSEMENT_RENEW, half)

@@ -42,7 +42,7 @@ from overlay.core.session_events import (
     Rekeyed,
 )
 from overlay.core.stream_events import StreamOffered
-from overlay.core.trust import TrustSet
+from overlay.core.trust import TrustSet, VerifiedPeer
 from overlay.errors import (
     HostLacks,
     NotAllowed,
@@ -488,6 +488,19 @@ class Node:
         except PeerUnreachable:
             return False
         return True
+
+    def linked_ids(self) -> tuple[NodeId, ...]:
+        """Who is linked."""
+        return tuple(peer for peer, link in self.pool.links.items() if link.is_open)
+
+    def verified_peer(self, peer: NodeId) -> VerifiedPeer | None:
+        """What a linked peer has shown."""
+        link = self.pool.links.get(peer)
+        return None if link is None or not link.is_open else link.peer
+
+    async def renew_credentials(self) -> None:
+        """There is another certificate: a new endorsement is made under it, and told to every peer."""
+        await self._attester.renew()
 
     def trust_moved(self) -> None:
         """Judge everybody anew, those who are not open yet, too: who is trusted no more is gone when this returns."""

@@ -97,6 +97,11 @@ class Pool:
         """Every connection, half-open ones too."""
         return tuple(self._all)
 
+    def addresses_of(self, node_id: NodeId) -> tuple[Address, ...]:
+        """Where a finder has seen it."""
+        found = [target for target in self._targets.values() if target.node_id == node_id]
+        return tuple(dict.fromkeys(address for target in found for address in target.candidate.addresses))
+
     # --- coming in --------------------------------------------------------------------------------------------------
 
     def enter(self, stream: trio.SocketStream, address: Address, place: int) -> None:

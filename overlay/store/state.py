@@ -38,6 +38,15 @@ CERTIFICATE: Final = "certificate.cbor"
 SESSION_KEYS: Final = "session.key"
 FOUNDING_KEY: Final = "founding.key"
 CLOCK_FLOOR: Final = "clock.cbor"
+AUTHORITY: Final = "authority.cbor"
+TRUST: Final = "trust.cbor"
+ORDERS: Final = "orders.cbor"
+INVITES: Final = "invites.cbor"
+BINDINGS: Final = "bindings.cbor"
+RENEWALS: Final = "renewals.cbor"
+MEMBERS: Final = "members.cbor"
+SHARE: Final = "share.key"
+RENEWAL_ATTEMPT: Final = "renewal.cbor"
 PEERS: Final = "peers.json"
 AUDIT_STORE: Final = "audit.sqlite3"
 TOPIC_STORE: Final = "topics.sqlite3"
@@ -131,6 +140,20 @@ class StateFolder:
     def read(self, name: str) -> bytes | None:
         """A checked file; None where there is none. Raises StateDamaged."""
         return read_checked(self.file(name))
+
+    def remove(self, name: str) -> None:
+        """Erase a file: its bytes are overwritten first, for what that is worth on this disk; durable when this returns."""
+        path = self.file(name)
+        if not path.exists():
+            return
+        if not self.locked:
+            raise LocalProtocolError("a state folder is written by the holder of its lock only")
+        with path.open("r+b") as file:
+            file.write(bytes(path.stat().st_size))
+            file.flush()
+            os.fsync(file.fileno())
+        path.unlink()
+        sync_folder(self.path)
 
     def write(self, name: str, content: bytes) -> None:
         """Replace a checked file; durable when this returns. Raises HostLacks if the disk does not take it."""

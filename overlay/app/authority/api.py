@@ -34,6 +34,10 @@ class Authority:
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
 
+    async def ask(self, command: str, options: Mapping[str, Any]) -> Report:
+        """Any of them, by name."""
+        return await self._ask(command, options)
+
     async def status(self) -> Report:
         """Who holds the mesh key, who of them is linked, and for how long the mesh can renew itself."""
         return await self._ask("status", {})
@@ -88,6 +92,10 @@ class Authority:
     async def reshare(self, members: Sequence[str], threshold: int, *, dry_run: bool = False) -> Report:
         """The same key in other hands."""
         return await self._ask("reshare", {"members": list(members), "threshold": threshold, "dry_run": dry_run})
+
+    async def countersign(self, order: str) -> Report:
+        """Agree, as another operator, to an order that takes two; `status` lists those that wait."""
+        return await self._ask("countersign", {"order": order})
 
     async def repair(self, *, dry_run: bool = False) -> Report:
         """This member has lost its share, and gets it back from the others."""

@@ -1,4 +1,4 @@
-"""`overlay invite`, `revoke`, `quarantine`, `replace`, `renew`, `leave` and `ca`: what operators order, through the node here."""
+"""`overlay invite`, `revoke`, `quarantine`, `replace`, `renew`, `leave` and `ca`: orders, through the node that runs here."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -88,7 +88,7 @@ def quarantine(invocation: Invocation, node: str, *, dry_run: bool) -> None:
 @dry_run_option
 @standard_options
 def replace(invocation: Invocation, old: str, new: str, *, dry_run: bool) -> None:
-    """Let the node NEW take name and roles of OLD, which is revoked: for a machine that has lost its TPM or its disk."""
+    """Let the node NEW take name and roles of OLD, which is revoked. For a machine that lost its TPM or its disk."""
     ask(invocation, lambda authority: authority.replace(old, new, dry_run=dry_run))
 
 
@@ -145,6 +145,14 @@ def refresh(invocation: Invocation, *, dry_run: bool) -> None:
 def reshare(invocation: Invocation, members: tuple[str, ...], threshold: int, *, dry_run: bool) -> None:
     """Give the same key into the hands of these nodes."""
     ask(invocation, lambda authority: authority.reshare(members, threshold, dry_run=dry_run))
+
+
+@ca.command()
+@click.argument("order")
+@standard_options
+def countersign(invocation: Invocation, order: str) -> None:
+    """Agree, as another operator, to an ORDER that takes two. `overlay ca status` lists those that wait."""
+    ask(invocation, lambda authority: authority.countersign(order))
 
 
 @ca.command()

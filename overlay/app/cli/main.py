@@ -17,6 +17,7 @@ from overlay.app.version import VERSION
 from overlay.errors import HostLacks, OverlayError, UsageError
 
 ENROLMENT: Final = "overlay.app.cli.enrolment"
+AUTHORITY: Final = "overlay.app.cli.authority"
 TALK: Final = "overlay.app.cli.talk"
 
 # The one table of modules outside the facades that load late: `overlay status` would otherwise wait for zeroconf, SQLite
@@ -26,6 +27,8 @@ COMMANDS: Final = {
     "request": (ENROLMENT, "Ask to become a member: prints a request for `overlay admit`."),
     "admit": (ENROLMENT, "Make the node that wrote REQUEST a member."),
     "install": (ENROLMENT, "Become a member with the BUNDLE that `overlay admit` made."),
+    "invite": (AUTHORITY, "Let a machine join: prints a token for `overlay join`."),
+    "join": ("overlay.app.cli.join", "Become a member with a TOKEN that `overlay invite` printed."),
     "run": ("overlay.app.cli.run", "Run the node until SIGTERM or Ctrl-C ends it."),
     "stop": ("overlay.app.cli.stop", "End the node that runs here, in order."),
     "status": ("overlay.app.cli.status", "Show this node and whom it is linked to."),
@@ -33,6 +36,12 @@ COMMANDS: Final = {
     "publish": (TALK, "Publish BODY on TOPIC."),
     "subscribe": (TALK, "Print what is published on TOPIC."),
     "audit": ("overlay.app.cli.audit", "The audit log of this node and its copies of the others' logs."),
+    "revoke": (AUTHORITY, "Throw nodes out, for ever."),
+    "quarantine": (AUTHORITY, "Keep a node out for 24 hours, at once."),
+    "replace": (AUTHORITY, "Let the node NEW take name and roles of OLD, which is revoked."),
+    "renew": (AUTHORITY, "Renew the certificate of this node now."),
+    "leave": (AUTHORITY, "Leave the mesh for good: this node asks to be revoked, then ends."),
+    "ca": (AUTHORITY, "Those who together hold the key of the mesh."),
     "config": ("overlay.app.cli.config", "The settings of the node."),
     "doctor": ("overlay.app.cli.doctor", "Say what of this host a node can use."),
     "lab": ("overlay.app.cli.lab", "A mesh of machines in a box, and attacks on it that must fail."),

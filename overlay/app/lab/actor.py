@@ -41,7 +41,9 @@ def wrong_gate_key(assembly: Assembly, _: str) -> Assembly:
 def other_mesh(assembly: Assembly, folder: str) -> Assembly:
     """`other-mesh`: everything is right but the authority: its credentials are those of a mesh in `folder`."""
     with StateFolder.open(Path(folder), exclusive=True) as opened:
-        identity = Endorser(opened, load_membership(opened), None).begin(assembly.parts.calendar())
+        membership = load_membership(opened)
+        endorser = Endorser(opened, membership.certificate, lambda: membership.trust, None)
+        identity = endorser.begin(assembly.parts.calendar())
     return replace(assembly, parts=replace(assembly.parts, identity=identity))
 
 

@@ -3,6 +3,7 @@
 Scalars never become Python integers, whose arithmetic takes a time that depends on their values.
 """
 
+import hashlib
 import hmac
 from typing import Final, Self
 
@@ -49,6 +50,14 @@ class Scalar:
         if not 0 <= number < 2**64:
             raise ValueError("only small public numbers are made into scalars")
         return cls(number.to_bytes(SCALAR_SIZE, "little"))
+
+    @classmethod
+    def of_seed(cls, seed: bytes) -> Self:
+        """The secret scalar of a plain Ed25519 key (RFC 8032, section 5.1.5), reduced: it has the same public key."""
+        half = bytearray(hashlib.sha512(seed).digest()[:SCALAR_SIZE])
+        half[0] &= 0xF8
+        half[31] = half[31] & 0x7F | 0x40
+        return cls.reduce(bytes(half) + bytes(SCALAR_SIZE))
 
     def __add__(self, other: "Scalar") -> "Scalar":
         return Scalar(sodium.crypto_core_ed25519_scalar_add(self._bytes, other._bytes))

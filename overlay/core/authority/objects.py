@@ -1,103 +1,188 @@
-"""Authority objects: the record of each generation of those who together hold the mesh key. Here: object 0.
+"""Authority objects, sealed: the record of each generation of those who together hold the mesh key.
 
-    payload = {0:1, 1:mesh_id, 2:k, 3:root DER, 5:[[SPKI of each member, by node id], t], 9:[[recovery keys], m]}
-    object  = {0:1, 1:payload, 2:[signature by the root's key, then by each member's identity key]}
+    object = {0:1, 1:payload, 2:[signature by root k, then by each member's identity key], 3:signature by root k-1?,
+              4:[[which recovery key, its signature], ...]?}
 
-Each signature is 64 bytes over label || mesh_id || payload. Fields 4 and 6 to 8 belong to later generations.
+Each signature is 64 bytes over label || mesh_id || payload (`contents.py`). Field 3 stands in a roll-over, field 4 in a
+recovery. Signatures of roots are made by many, so what is to be signed, the signatures and the sealing are apart.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NoReturn
+from typing import Final
 
+from overlay.core.authority.contents import (
+    MEMBERS_MAX,
+    OBJECT_MAX,
+    Contents,
+    ObjectKind,
+    founding_contents,
+    hash_of,
+    read_founding,
+    read_next,
+    refuse,
+)
+from overlay.core.authority.recovery_keys import SIGNATURES, RecoveryKeys
 from overlay.core.certificates import Root
-from overlay.core.keys import IdentityKey, NodeId, Signer, verify_signature
-from overlay.core.limits import CHAIN_BYTES_MAX
-from overlay.core.wire import Anything, Array, Bytes, Maybe, Tuple, UInt, make_map, open_map, sha256
+from overlay.core.keys import IdentityKey, MeshId, NodeId, Signer, verify_signature
+from overlay.core.wire import Array, Bytes, Maybe, make_map, open_map
 from overlay.errors import Refused
-from overlay.registry import Label, Reason
+from overlay.registry import Label
 
-OBJECT_MAX: Final = 64 * 1024
-MEMBERS_MAX: Final = 64  # our guess
-RECOVERY_MAX: Final = 16  # our guess
-SPKI: Final = Bytes(44, 91)  # Ed25519 (RFC 8410) to P-256 (RFC 5480)
+__all__ = ["OBJECT_MAX", "AuthorityObject", "Signatures", "assemble", "make_object_zero", "to_be_signed", "verify_next",
+           "verify_object_zero"]  # fmt: skip
 
-_MEMBERS: Final = Tuple((Array(SPKI, MEMBERS_MAX), UInt(MEMBERS_MAX)))
-_RECOVERY: Final = Tuple((Array(Bytes(32), RECOVERY_MAX), UInt(RECOVERY_MAX)))
+NO_RECOVERY: Final = RecoveryKeys()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class AuthorityObject:
     """One generation of the authority, verified."""
 
-    number: int
-    members: tuple[IdentityKey, ...]
-    threshold: int
-    recovery_keys: tuple[bytes, ...]
-    recovery_threshold: int
+    contents: Contents
     raw: bytes = field(repr=False)
-    hash: bytes = field(repr=False)  # SHA-256 of raw, which the next object names
+    hash: bytes = field(repr=False)  # of the payload, which the next object names
+
+    @property
+    def number(self) -> int:
+        """k."""
+        return self.contents.number
+
+    @property
+    def kind(self) -> ObjectKind:
+        """Why there is this object."""
+        return self.contents.kind
+
+    @property
+    def root(self) -> Root:
+        """Root k."""
+        return self.contents.root
+
+    @property
+    def cross(self) -> bytes | None:
+        """Root k-1's certificate for root k, DER."""
+        return self.contents.cross
+
+    @property
+    def members(self) -> tuple[IdentityKey, ...]:
+        """Who hold the key, by node id."""
+        return self.contents.members
 
     @property
     def member_ids(self) -> tuple[NodeId, ...]:
         """Who they are."""
-        return tuple(member.node_id for member in self.members)
+        return self.contents.member_ids
+
+    @property
+    def threshold(self) -> int:
+        """How many of them sign."""
+        return self.contents.threshold
+
+    @property
+    def recovery(self) -> RecoveryKeys:
+        """Who may recover the mesh."""
+        return self.contents.recovery
 
 
-def make_object_zero(root: Root, root_key: Signer, founder: Signer) -> bytes:
-    """The founding generation: the founder alone, no recovery keys."""
-    payload = make_map(root.mesh_id, 0, root.der, None, [[founder.spki], 1], None, None, None, [[], 0])
-    data = _to_be_signed(root, payload)
-    return make_map(payload, [root_key.sign(data), founder.sign(data)])
+@dataclass(frozen=True, slots=True)
+class Signatures:
+    """What is gathered before an object is complete. 64 bytes each."""
+
+    root: bytes
+    members: Sequence[bytes]  # in the order of the members
+    previous_root: bytes | None = None
+    recovery: Mapping[int, bytes] = field(default_factory=dict)  # by the place of the key
+
+    @property
+    def recovery_field(self) -> list[list[int | bytes]] | None:
+        """As it stands in the object."""
+        return [[place, signature] for place, signature in sorted(self.recovery.items())] or None
+
+
+def to_be_signed(mesh_id: MeshId, payload: bytes) -> bytes:
+    """What roots, members and recovery keys sign."""
+    return Label.AUTHORITY_OBJECT + mesh_id + payload
+
+
+def assemble(payload: bytes, signatures: Signatures) -> bytes:
+    """The object; whether the signatures are good is seen when it is verified."""
+    members = [signatures.root, *signatures.members]
+    return make_map(payload, members, signatures.previous_root, signatures.recovery_field)
+
+
+def make_object_zero(root: Root, root_key: Signer, founder: Signer, recovery: RecoveryKeys = NO_RECOVERY) -> bytes:
+    """The founding generation: the founder alone, and who may recover the mesh."""
+    payload = founding_contents(root, IdentityKey.parse(founder.spki), recovery).pack()
+    data = to_be_signed(root.mesh_id, payload)
+    return assemble(payload, Signatures(root_key.sign(data), [founder.sign(data)]))
 
 
 def verify_object_zero(raw: bytes, root: Root) -> AuthorityObject:
     """Check the founding record against the root that we trust.
 
     Raises:
-        Refused: BAD_CERTIFICATE, OTHER_MESH, MALFORMED, TOO_LARGE or UNSUPPORTED.
+        Refused: BAD_AUTHORITY_OBJECT, OTHER_MESH, MALFORMED, TOO_LARGE or UNSUPPORTED.
     """
-    payload, signatures = open_map(raw, Bytes(1, OBJECT_MAX), Array(Bytes(64), MEMBERS_MAX + 1), limit=OBJECT_MAX)
-    found = _read(raw, payload, root)
-    keys = [root.identity, *found.members]
-    if len(signatures) != len(keys):
-        _bad("one signature by the root and one by each member")
-    for key, signature in zip(keys, signatures, strict=True):
-        _check_signature(key, signature, _to_be_signed(root, payload))
-    return found
+    payload, signatures = _open(raw)
+    contents = read_founding(payload, root)
+    if signatures.previous_root is not None or signatures.recovery:
+        refuse("nobody comes before the founder")
+    _check_holders(contents, payload, signatures)
+    return AuthorityObject(contents, raw, hash_of(payload))
 
 
-def _read(raw: bytes, payload: bytes, root: Root) -> AuthorityObject:
-    """The fields of an object 0 of this mesh, signatures not checked."""
-    mesh_id, number, root_der, cross, members, transcript, previous, closing, recovery = open_map(
-        payload, Bytes(32), UInt(), Bytes(1, CHAIN_BYTES_MAX), Maybe(Anything()), _MEMBERS, Maybe(Anything()),
-        Maybe(Anything()), Maybe(Anything()), _RECOVERY, limit=OBJECT_MAX,
+def verify_next(raw: bytes, before: Contents) -> AuthorityObject:
+    """Check an object against the one before it, which was verified.
+
+    Raises:
+        Refused: as `read_next`.
+    """
+    payload, signatures = _open(raw)
+    contents = read_next(payload, before)
+    _check_before(contents, before, payload, signatures)
+    _check_holders(contents, payload, signatures)
+    return AuthorityObject(contents, raw, hash_of(payload))
+
+
+def payload_of(raw: bytes) -> bytes:
+    """The payload of an object that nobody has verified; raises Refused(MALFORMED, TOO_LARGE or UNSUPPORTED)."""
+    return _open(raw)[0]
+
+
+def _open(raw: bytes) -> tuple[bytes, Signatures]:
+    payload, signed, previous_root, recovery = open_map(
+        raw, Bytes(1, OBJECT_MAX), Array(Bytes(64), MEMBERS_MAX + 1), Maybe(Bytes(64)), Maybe(SIGNATURES), limit=OBJECT_MAX
     )
-    if mesh_id != root.mesh_id or root_der != root.der:
-        raise Refused(Reason.OTHER_MESH, "the authority object is of another root")
-    later = [part for part in (cross, transcript, previous, closing) if part is not None]
-    if number != 0 or later:
-        _bad("not the founding object")
-    keys = tuple(IdentityKey.parse(spki) for spki in members[0])
-    if len(keys) != 1 or members[1] != 1:
-        _bad("a mesh has one founder")
-    if len(set(recovery[0])) != len(recovery[0]) or not min(1, len(recovery[0])) <= recovery[1] <= len(recovery[0]):
-        _bad("recovery keys are different, and at least one and at most all are needed")
-    return AuthorityObject(
-        number=number, members=keys, threshold=1, recovery_keys=tuple(recovery[0]), recovery_threshold=recovery[1],
-        raw=raw, hash=sha256(raw),
-    )
+    places = [place for place, _ in recovery or []]
+    if places != sorted(set(places)) or recovery == []:
+        refuse("signatures of recovery keys are in order, and of different keys")
+    return payload, Signatures(signed[0] if signed else b"", signed[1:], previous_root, dict(recovery or []))
 
 
-def _check_signature(key: IdentityKey, signature: bytes, data: bytes) -> None:
+def _check_before(contents: Contents, before: Contents, payload: bytes, signatures: Signatures) -> None:
+    """The authority before agrees, by its root key; or, where that is lost, the recovery keys do."""
+    if (signatures.previous_root is not None) != (contents.kind is ObjectKind.ROLLOVER):
+        refuse("root k-1 signs a roll-over, and nothing else apart from root k")
+    if contents.kind is ObjectKind.RECOVERY:
+        before.recovery.verify(signatures.recovery, to_be_signed(contents.mesh_id, payload))
+    elif signatures.recovery:
+        refuse("recovery keys sign a recovery, and nothing else")
+    if signatures.previous_root is not None:
+        check_signature(before.root.identity, signatures.previous_root, contents.mesh_id, payload)
+
+
+def _check_holders(contents: Contents, payload: bytes, signatures: Signatures) -> None:
+    """Root k and every member agree."""
+    if len(signatures.members) != len(contents.members):
+        refuse("one signature by the root and one by each member")
+    check_signature(contents.root.identity, signatures.root, contents.mesh_id, payload)
+    for key, signature in zip(contents.members, signatures.members, strict=True):
+        check_signature(key, signature, contents.mesh_id, payload)
+
+
+def check_signature(key: IdentityKey, signature: bytes, mesh_id: MeshId, payload: bytes) -> None:
+    """One signature of an object; raises Refused(BAD_AUTHORITY_OBJECT)."""
     try:
-        verify_signature(key.algorithm, key.public_key, signature, data)
+        verify_signature(key.algorithm, key.public_key, signature, to_be_signed(mesh_id, payload))
     except Refused:
-        _bad("a signature does not verify")
-
-
-def _to_be_signed(root: Root, payload: bytes) -> bytes:
-    return Label.AUTHORITY_OBJECT + root.mesh_id + payload
-
-
-def _bad(detail: str) -> NoReturn:
-    raise Refused(Reason.BAD_CERTIFICATE, f"authority object: {detail}")
+        refuse("a signature does not verify")

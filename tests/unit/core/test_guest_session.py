@@ -9,7 +9,6 @@ import pytest
 from overlay.core import limits
 from overlay.core.frames import Frame, pack
 from overlay.core.gate import SeenEphemerals
-from overlay.core.grace import Grace
 from overlay.core.guest_session import FRAMES, GuestEvent, GuestFrame, GuestReady, GuestSession
 from overlay.core.guests import host, joiner
 from overlay.core.handshake import Entrance, Side
@@ -35,7 +34,7 @@ def stranger(root_hash: bytes = b"", mesh: bytes = b"") -> Sides:
 
 
 def member(who: object = BOB) -> Sides:
-    return lambda mode: host(mode, local(who), lambda: LAB.trust, lambda: LAB.at, Grace)  # type: ignore[arg-type]
+    return lambda mode: host(mode, local(who), lambda: LAB.trust, lambda: LAB.at)  # type: ignore[arg-type]
 
 
 class Guests:

@@ -10,7 +10,7 @@ from overlay.core.policy import Attestation, Policy
 from overlay.core.trust import Credentials
 from overlay.errors import Refused
 from overlay.registry import Reason
-from tests.unit.core.authority_kit import DAY, HOUR, NOW, make_member, make_mesh
+from tests.unit.core.authority_kit import DAY, HOUR, NOW, Member, make_member, make_mesh
 
 MESH = make_mesh()
 ALICE = make_member(MESH, "alice")
@@ -81,6 +81,19 @@ def test_two_nodes_with_the_same_root_and_policy_have_the_same_hash() -> None:
     assert make_mesh().trust.hash == MESH.trust.hash
     assert make_mesh("other").trust.hash != MESH.trust.hash
     assert MESH.trust.number == 0
+
+
+@pytest.mark.parametrize("member", [ALICE, BOB], ids=["Ed25519", "P-256"])
+def test_a_clock_that_is_four_minutes_off_is_tolerated_and_one_that_is_six_off_is_not(member: Member) -> None:
+    begin, end, minute = member.peer.certificate.not_before, member.peer.certificate.not_after, timedelta(minutes=1)
+    for at in (begin - 4 * minute, end + 4 * minute):
+        assert MESH.trust.verify(member.credentials, at).node_id == member.node_id
+    with pytest.raises(Refused, match="valid from 2026-03-01T11:59:00Z, it is now 2026-03-01T11:53:00Z") as early:
+        MESH.trust.verify(member.credentials, begin - 6 * minute)
+    with pytest.raises(Refused, match="expired on 2026-03-02T11:59:00Z, it is now 2026-03-02T12:05:00Z") as late:
+        MESH.trust.verify(member.credentials, end + 6 * minute)
+    assert early.value.reason is Reason.CERTIFICATE_NOT_YET_VALID
+    assert late.value.reason is Reason.CERTIFICATE_EXPIRED
 
 
 @given(st.binary(max_size=64), st.binary(max_size=64), st.lists(st.binary(max_size=8), max_size=5))

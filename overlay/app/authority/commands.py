@@ -1,0 +1,312 @@
+"""What `overlay invite`, `revoke`, `ca ...` do on the node: from names and options to orders, and back to sentences."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import trio
+
+from overlay.app.authority.api import Report
+from overlay.app.authority.keeper import Keeper, Taken
+from overlay.app.authority.seat import Seat
+from overlay.core.authority.group_orders import Distribute, Refresh, Reshare
+from overlay.core.authority.order_bodies import Body, Invite, Quarantine, Replace, Revoke, WithdrawInvite
+from overlay.core.authority.order_payload import LIFE_MAX, Order
+from overlay.core.authority.orders import OPERATOR, countersign, sign_order
+from overlay.core.certificates import show_time
+from overlay.core.join_key import JoinKey
+from overlay.core.keys import NodeId
+from overlay.core.members import Seen
+from overlay.core.mesh.found import Address
+from overlay.core.revocation_profile import RevocationReason
+from overlay.core.token import Token
+from overlay.errors import DeadlineExceeded, NotAllowed, UsageError
+from overlay.registry import OrderKind
+
+SEED_SIZE: Final = 32
+ORDER_LIFE: Final = timedelta(days=1)
+SETTLE_WITHIN: Final = 20.0  # seconds until what was ordered is done: the signers' patience
+POLL: Final = 0.02
+
+Options = Mapping[str, Any]
+Command = Callable[[Options], Awaitable[Report]]
+
+
+class Commands:
+    """Of one node."""
+
+    def __init__(self, seat: Seat) -> None:
+        self._seat = seat
+        self._commands: Mapping[str, Command] = {
+            "status": self._status, "invite": self._invite, "withdraw": self._withdraw, "revoke": self._revoke,
+            "quarantine": self._quarantine, "replace": self._replace, "renew": self._renew, "leave": self._leave,
+            "distribute": self._distribute, "refresh": self._refresh, "reshare": self._reshare, "repair": self._repair,
+            "audit": self._audit, "countersign": self._countersign,
+        }
+
+    async def perform(self, command: str, options: Options) -> Report:
+        """Raises UsageError for a command that there is not, or what each raises."""
+        await trio.lowlevel.checkpoint()
+        if command not in self._commands:
+            raise UsageError(f"there is no command {command!r}")
+        return await self._commands[command](options)
+
+    # --- what all need ----------------------------------------------------------------------------------------------
+
+    @property
+    def _keeper(self) -> Keeper:
+        return self._seat.keeper
+
+    @property
+    def _own(self) -> NodeId:
+        return self._seat.engine.identity.node_id
+
+    def _at(self) -> datetime:
+        return self._seat.parts.at().replace(microsecond=0)
+
+    def _find(self, text: str) -> Seen:
+        """A node by name or id. Raises UsageError."""
+        found = self._keeper.ledger.members.find(text)
+        if found is None:
+            raise UsageError(f"no node {text!r} was ever seen here", hint="give its name or its whole id")
+        return found
+
+    def _must_be_operator(self) -> None:
+        if OPERATOR not in self._seat.engine.identity.verified.roles:
+            raise NotAllowed("this node is no operator", hint="give the order on a node with the role operator")
+
+    def _order(self, body: Body, life: timedelta = ORDER_LIFE) -> Order:
+        at, book = self._at(), self._keeper.ledger.orders
+        longest = min(life, LIFE_MAX[body.kind])
+        return Order(
+            operator=self._own, number=book.next_number(self._own), not_before=at, not_after=at + longest, body=body
+        )
+
+    async def _give(self, order: Order) -> Taken:
+        """Sign it, keep it, let everybody know. Raises Refused if it may not be given."""
+        identity, ledger = self._seat.engine.identity, self._keeper.ledger
+        signed = sign_order(
+            order, signer=identity.message, credentials=identity.credentials, mesh_id=ledger.trust.mesh_id
+        )
+        taken = self._keeper.take_order(signed)
+        await ledger.flush()
+        return taken
+
+    async def _settle(self, done: Callable[[], bool], what: str) -> None:
+        """Until it is so."""
+        with trio.move_on_after(SETTLE_WITHIN):
+            while not done():  # noqa: ASYNC110 (what moves trust tells nobody)
+                await trio.sleep(POLL)
+            return
+        raise DeadlineExceeded(what, hint="`overlay ca status` shows which signers answer; the order stands, and is done later")
+
+    # --- invites ----------------------------------------------------------------------------------------------------
+
+    async def _invite(self, options: Options) -> Report:
+        self._must_be_operator()
+        ledger, ttl = self._keeper.ledger, timedelta(seconds=float(options.get("ttl", 3600)))
+        addresses = tuple(_address(text) for text in options.get("addresses", ()))
+        if not timedelta(0) < ttl <= LIFE_MAX[OrderKind.INVITE]:
+            raise UsageError(f"a token is good for at most {LIFE_MAX[OrderKind.INVITE].days} days")
+        seed = self._seat.engine.parts.chance.token(SEED_SIZE)
+        key = JoinKey.of(seed, ledger.trust.mesh_id)
+        body = Invite(
+            invite_id=key.invite_id, join_public=key.public, roles=tuple(sorted(set(options.get("roles", ())))),
+            name=options.get("name"), uses=int(options.get("uses", 1)),
+        )
+        order = self._order(body, ttl)
+        fields = {"invite": key.invite_id.hex(), "roles": list(body.roles), "name": body.name, "uses": body.uses,
+                  "not_after": order.not_after.isoformat()}  # fmt: skip
+        if options.get("dry_run"):
+            return Report((f"would make a token that is good until {show_time(order.not_after)}",), fields)
+        taken = await self._give(order)
+        signed = ledger.orders.held[order.hash].signed
+        token = Token.of(
+            signed, mesh_id=ledger.trust.mesh_id, root_hash=ledger.chain.newest_root.key_hash,
+            gate=self._seat.parts.gate(), seed=seed, addresses=addresses,
+        ).to_text()
+        said = (token,) if taken.counts else (token, f"it counts when another operator has signed it, too: {taken.lacks}")
+        return Report(said, {**fields, "token": token, "counts": taken.counts, "order": order.hash.hex()})
+
+    async def _withdraw(self, options: Options) -> Report:
+        self._must_be_operator()
+        order = self._order(WithdrawInvite(_hex(options["invite"], 16, "an invite")))
+        return await self._simple(order, options, f"nobody joins by the invite {options['invite']} any more")
+
+    # --- nodes ------------------------------------------------------------------------------------------------------
+
+    async def _revoke(self, options: Options) -> Report:
+        self._must_be_operator()
+        nodes = [self._find(text) for text in options["nodes"]]
+        reason = RevocationReason[str(options.get("reason", "privilege-withdrawn")).upper().replace("-", "_")]
+        ids = tuple(sorted({node.node_id for node in nodes}))
+        body = Revoke(nodes=ids, reason=reason, since=self._at(), ends=self._seat.log_ends(ids))
+        names = ", ".join(node.name for node in nodes)
+        report = await self._simple(self._order(body), options, f"{names} revoked: {reason.words}")
+        if not options.get("dry_run") and report.fields["counts"]:
+            revoked = self._keeper.ledger
+            await self._settle(
+                lambda: all(node in revoked.trust.revocations.nodes for node in ids), "the revocation is not signed yet"
+            )
+        return report
+
+    async def _quarantine(self, options: Options) -> Report:
+        self._must_be_operator()
+        node = self._find(options["node"])
+        order = self._order(Quarantine(node.node_id), timedelta(hours=24))
+        return await self._simple(order, options, f"{node.name} is kept out until {show_time(order.not_after)}")
+
+    async def _replace(self, options: Options) -> Report:
+        self._must_be_operator()
+        old, new = self._find(options["old"]), self._find(options["new"])
+        body = Replace(old=old.node_id, new=new.node_id)
+        return await self._simple(
+            self._order(body), options, f"{new.node_id.short} takes the place of {old.name}, which is revoked"
+        )
+
+    async def _leave(self, options: Options) -> Report:
+        own = self._find(str(self._own))
+        body = Revoke(nodes=(self._own,), reason=RevocationReason.CESSATION, since=self._at())
+        report = await self._simple(self._order(body), options, f"{own.name} leaves the mesh")
+        if not options.get("dry_run") and report.fields["counts"]:
+            trust = self._keeper.ledger
+            await self._settle(lambda: self._own in trust.trust.revocations.nodes, "no signer has revoked this node yet")
+        return report
+
+    async def _renew(self, options: Options) -> Report:
+        del options
+        found = await self._seat.renewing.renew()
+        return Report(
+            (f"the certificate of {found.name} is renewed until {show_time(found.not_after)}",),
+            {"name": found.name, "serial": f"{found.serial:040x}", "not_after": found.not_after.isoformat()},
+        )
+
+    # --- the authority ----------------------------------------------------------------------------------------------
+
+    async def _status(self, options: Options) -> Report:
+        del options
+        keeper, at = self._keeper, self._at()
+        ledger = keeper.ledger
+        newest = ledger.chain.newest
+        rows: list[dict[str, Any]] = []
+        for node_id in newest.member_ids:
+            seen = ledger.members.get(node_id)
+            here = node_id == self._own
+            rows.append({
+                "node": str(node_id), "name": seen.name if seen else node_id.short,
+                "linked": here or self._seat.linked(node_id), "here": here,
+                "certificate_ends": seen.not_after.isoformat() if seen else None,
+            })
+        answering = sum(bool(row["linked"]) for row in rows)
+        fields: dict[str, Any] = {
+            "authority": newest.number, "kind": newest.kind.value, "threshold": newest.threshold, "members": rows,
+            "answering": answering, "root": newest.root.key_hash.hex(), "root_ends": newest.root.life.not_after.isoformat(),
+            "frozen": ledger.chain.frozen_at is not None, "founding": newest.number == 0,
+            "share_generation": None if ledger.share is None else ledger.share.generation,
+            "revocation_list": ledger.trust.number,
+            "revoked": sorted(str(NodeId(one)) for one in ledger.trust.revocations.nodes),
+            "quarantined": sorted(str(one.node_id) for one in ledger.trust.quarantines if at < one.until),
+            "policy": ledger.trust.policy.policy.version, "renewable_until": self._renewable_until(),
+            "waiting": [{"order": one.hash.hex(), "kind": one.kind.name.lower(), "operator": str(one.operator)}
+                        for one in keeper.waiting_orders()],
+        }  # fmt: skip
+        return Report(tuple(_status_lines(fields)), fields)
+
+    def _renewable_until(self) -> str | None:
+        """Until when so many signers can come back as it takes to sign, should everything be off from now on."""
+        ledger = self._keeper.ledger
+        grace = ledger.trust.grace
+        ends = sorted(
+            (seen.not_after + grace.of_members for node in ledger.chain.newest.member_ids
+             if (seen := ledger.members.get(node)) is not None), reverse=True,
+        )  # fmt: skip
+        threshold = ledger.chain.newest.threshold
+        return ends[threshold - 1].isoformat() if len(ends) >= threshold else None
+
+    async def _distribute(self, options: Options) -> Report:
+        members = tuple(sorted({self._find(text).node_id for text in options["members"]}))
+        body = Distribute(members=members, threshold=int(options["threshold"]))
+        return await self._ceremony(body, options, "the mesh key is in the hands of")
+
+    async def _reshare(self, options: Options) -> Report:
+        members = tuple(sorted({self._find(text).node_id for text in options["members"]}))
+        body = Reshare(members=members, threshold=int(options["threshold"]))
+        return await self._ceremony(body, options, "the same mesh key is in the hands of")
+
+    async def _refresh(self, options: Options) -> Report:
+        return await self._ceremony(Refresh(), options, "the shares are new")
+
+    async def _ceremony(self, body: Distribute | Reshare | Refresh, options: Options, done: str) -> Report:
+        self._must_be_operator()
+        raise UsageError(f"{body.kind.name.lower()} is not to be had yet: {done}, {len(options)}")
+
+    async def _repair(self, options: Options) -> Report:
+        raise UsageError(f"repair is not to be had yet: {len(options)}")
+
+    async def _audit(self, options: Options) -> Report:
+        raise UsageError(f"audit is not to be had yet: {len(options)}")
+
+    async def _countersign(self, options: Options) -> Report:
+        self._must_be_operator()
+        ledger, wanted = self._keeper.ledger, _hex(options["order"], 32, "an order")
+        held = ledger.orders.held.get(wanted)
+        if held is None:
+            raise UsageError("no such order waits here", hint="`overlay ca status` lists those that wait")
+        identity = self._seat.engine.identity
+        signed = countersign(
+            held.signed, signer=identity.message, credentials=identity.credentials, mesh_id=ledger.trust.mesh_id, at=self._at()
+        )
+        taken = self._keeper.take_order(signed)
+        await ledger.flush()
+        said = "it counts now" if taken.counts else f"it still lacks something: {taken.lacks}"
+        return Report((said,), {"order": wanted.hex(), "counts": taken.counts})
+
+    async def _simple(self, order: Order, options: Options, done: str) -> Report:
+        """Give an order, or say that one could."""
+        fields = {"order": order.hash.hex(), "kind": order.kind.name.lower(), "number": order.number,
+                  "not_after": order.not_after.isoformat()}  # fmt: skip
+        if options.get("dry_run"):
+            return Report((f"dry run: {done}",), {**fields, "counts": False, "dry_run": True})
+        taken = await self._give(order)
+        waits = f"{taken.lacks}; another operator runs `overlay ca countersign {order.hash.hex()}`"
+        return Report((done if taken.counts else waits,), {**fields, "counts": taken.counts})
+
+
+def _status_lines(fields: Mapping[str, Any]) -> list[str]:
+    members = fields["members"]
+    lines = [
+        "founding key: one machine holds the mesh" if fields["founding"]
+        else f"the mesh key takes {fields['threshold']} of {len(members)} signers; no machine holds it",
+        f"authority    {fields['authority']} ({fields['kind']}), root until {fields['root_ends'][:10]}",
+    ]
+    for row in members:
+        state = "this node" if row["here"] else "linked" if row["linked"] else "does not answer"
+        lines.append(f"signer       {row['name']}: {state}")
+    if fields["answering"] < fields["threshold"]:
+        lines.append(f"warning      {fields['answering']} of {fields['threshold']} signers answer: nothing can be signed")
+    if fields["frozen"]:
+        lines.append("warning      two authorities claim to follow: nothing follows any more, see the guide")
+    lines.append(f"revocations  list {fields['revocation_list']}, {len(fields['revoked'])} nodes")
+    if fields["renewable_until"]:
+        until = fields["renewable_until"][:16].replace("T", " ")
+        lines.append(f"switched off now, the mesh can renew itself until {until} UTC")
+    lines += [f"waiting      {one['kind']} {one['order']}: another operator has to sign it" for one in fields["waiting"]]
+    return lines
+
+
+def _address(text: str) -> Address:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise UsageError(f"{text!r} is no address", hint="host:port, for example 192.0.2.7:4711 or [2001:db8::1]:4711")
+    return host.strip("[]"), int(port)
+
+
+def _hex(text: str, size: int, what: str) -> bytes:
+    try:
+        found = bytes.fromhex(text)
+    except ValueError:
+        found = b""
+    if len(found) != size:
+        raise UsageError(f"{text!r} does not name {what}")
+    return found
+

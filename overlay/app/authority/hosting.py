@@ -1,0 +1,210 @@
+"""Talks to guests: joiners (mode 2) and nodes that renew (mode 3, or a call on an open link)."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+import trio
+
+from overlay.app.authority.keeper import Keeper
+from overlay.app.authority.signing import Surroundings
+from overlay.core.authority.order_bodies import GrantRoles, Invite
+from overlay.core.authority.orders import SignedOrder, parse_order
+from overlay.core.authority.x509_requests import IssueLeaf
+from overlay.core.certificate_profile import LeafFacts
+from overlay.core.certificate_request import Request
+from overlay.core.certificates import VerifiedCertificate
+from overlay.core.enrolment_files import Bundle
+from overlay.core.guests import host
+from overlay.core.handshake import Side
+from overlay.core.identity import LocalIdentity
+from overlay.core.join_frames import Join, Renewal
+from overlay.core.join_key import verify_join_proof
+from overlay.core.join_ports import GrantedInvite, JoinAppraiser, JoinLink
+from overlay.core.join_result import JoinResult, SignerHint
+from overlay.core.join_signer import ApprovalWanted, FinishWanted, SignerEvent, SignerSide, welcome
+from overlay.core.keys import NodeId
+from overlay.core.renewal import check_renewal
+from overlay.core.roots import LaterRoot
+from overlay.core.trust import Credentials
+from overlay.errors import OverlayError, Refused
+from overlay.net.guest import GuestLink
+from overlay.registry import FrameType, Mode, Reason
+
+Host = Callable[[GuestLink], Awaitable[None]]
+MERGED_AGE: Final = 0.0  # seconds: our trust set and those of linked signers are the same, whatever moves is passed on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """What hosting needs beside the keeper."""
+
+    identity: Callable[[], LocalIdentity]
+    appraiser: JoinAppraiser
+    gate: Callable[[], tuple[int, bytes]]  # number and key
+    credentials_of: Callable[[bytes], Credentials | None]  # of a linked peer, by kid
+    addresses_of: Callable[[NodeId], tuple[str, ...]]
+
+
+class Hosting:
+    """Of one node."""
+
+    def __init__(self, around: Surroundings, keeper: Keeper, ports: Ports) -> None:
+        self._around = around
+        self._keeper = keeper
+        self._ledger = keeper.ledger
+        self._ports = ports
+
+    # --- TrustKeeper ------------------------------------------------------------------------------------------------
+
+    def side(self, mode: Mode) -> Side | None:
+        """What we show guests of this mode."""
+        return host(mode, self._ports.identity(), lambda: self._ledger.trust, self._around.at)
+
+    def host(self, mode: Mode) -> Host | None:
+        """Who talks to them."""
+        return {Mode.JOIN: self._host_joiner, Mode.RENEW: self._host_renewal}.get(mode)
+
+    # --- joiners ----------------------------------------------------------------------------------------------------
+
+    async def _host_joiner(self, link: GuestLink) -> None:
+        ready = await link.ready()
+        around, greeting = self._around, self._welcome()
+        if self._ledger.share is None or not self._ledger.is_signer(around.own_id):
+            await link.send(*greeting)
+            await link.receive()  # until it goes
+            raise Refused(Reason.NOT_A_SIGNER, "a joiner asks a node that is no signer")
+        where = JoinLink(self._ledger.trust.mesh_id, ready.first_h, around.own_id)
+        side = SignerSide(where, self, self._ports.appraiser, around.chance, greeting, trio.current_time())
+        while True:
+            for kind, body in side.messages_to_send():
+                await link.send(kind, body)
+            frame = await link.receive()
+            for event in side.receive(frame.type, frame.body, trio.current_time(), around.at()):
+                await self._act(side, event)
+
+    async def _act(self, side: SignerSide, event: SignerEvent) -> None:
+        try:
+            match event:
+                case ApprovalWanted():
+                    await self._approve(event)
+                    side.approve(trio.current_time())
+                case FinishWanted(approval=approval):
+                    request = self._keeper.approvals.request_for_join(approval)
+                    side.issue(await self._issue(request))
+                case _:
+                    return
+        except Refused as error:
+            side.refuse(error.reason, error.detail)
+        except OverlayError as error:
+            side.refuse(Reason.INTERNAL, str(error))
+
+    async def _approve(self, wanted: ApprovalWanted) -> None:
+        """Bind use and name, durably, then remember what we would sign."""
+        approval, ledger = wanted.approval, self._ledger
+        order = next((one for one in self._keeper.orders_that_count() if one.hash == approval.invite_hash), None)
+        if order is None:
+            raise Refused(Reason.BAD_INVITE, "the invite does not count any more")
+        ledger.invites = ledger.invites.use(order, approval.node_id, approval.name, self._around.at())
+        await ledger.flush()
+        self._keeper.approvals.join(approval)
+
+    def check_invite(self, join: Join, link: JoinLink, request: Request, at: datetime) -> GrantedInvite:
+        """InviteChecker: an order that counts, and the proof that the joiner holds its token, for this link. Raises Refused."""
+        found = parse_order(join.invite)
+        order = found.says
+        if order.hash not in {one.hash for one in self._keeper.orders_that_count()}:
+            self._learn(join.invite)
+        if order.hash not in {one.hash for one in self._keeper.orders_that_count()}:
+            raise Refused(Reason.BAD_INVITE, "an invite that does not count")
+        if not isinstance(order.body, Invite):
+            raise Refused(Reason.BAD_INVITE, "another kind of order")
+        invite = order.body
+        verify_join_proof(
+            join.proof, invite.join_public, mesh_id=link.mesh_id, h=link.h, signer=link.signer,
+            invite_id=invite.invite_id, csr=join.csr,
+        )
+        name = invite.name or join.name or request.name
+        self._ledger.invites.use(order, request.node_id, name, at)  # whether it could be used
+        return GrantedInvite(invite_id=invite.invite_id, hash=order.hash, roles=invite.roles, name=invite.name)
+
+    def _learn(self, invite: bytes) -> None:
+        """An invite that we were not there to hear of, by an operator whom we know."""
+        found = parse_order(invite)
+        credentials = self._ports.credentials_of(found.kid)
+        if credentials is None:
+            raise Refused(Reason.BAD_INVITE, "nobody has told us of this invite", hint="ask a signer that was there")
+        self._keeper.take_order(SignedOrder.unpack(found.with_credentials(credentials).pack()))
+
+    def _welcome(self) -> tuple[FrameType, bytes]:
+        ledger = self._ledger
+        hints = tuple(SignerHint(node, self._ports.addresses_of(node)) for node in ledger.chain.newest.member_ids)
+        return welcome(hints, ledger.chain.to_show)
+
+    # --- renewal ----------------------------------------------------------------------------------------------------
+
+    async def _host_renewal(self, link: GuestLink) -> None:
+        ready = await link.ready()
+        peer = ready.peer
+        if peer is None:
+            raise Refused(Reason.BAD_CERTIFICATE, "who renews shows a certificate")
+        while True:
+            frame = await link.receive()
+            if frame.type is FrameType.RENEWAL:
+                result = await self.renew(Renewal.unpack(frame.body), peer.certificate)
+                await link.send(FrameType.JOIN_RESULT, result.pack())
+            else:
+                self._keeper.received(peer.node_id, frame.type, frame.body)
+
+    async def renew(self, renewal: Renewal, old: VerifiedCertificate) -> JoinResult:
+        """Approve a renewal, or finish one that t signers have approved; a refusal is an answer, too."""
+        try:
+            if self._ledger.share is None:
+                raise Refused(Reason.NOT_A_SIGNER, "this node has no share of the mesh key")
+            request = await self._approve_renewal(replace(renewal, finish=None), old)
+            if renewal.finish is None:
+                return JoinResult(approved=True)
+            return JoinResult(approved=True, bundle=await self._issue(request))
+        except Refused as error:
+            return JoinResult(reason=error.reason)
+
+    async def _approve_renewal(self, renewal: Renewal, old: VerifiedCertificate) -> IssueLeaf:
+        ledger, at = self._ledger, self._around.at()
+        approval = check_renewal(
+            renewal, old, facts=self._facts_now(old), grace=ledger.trust.grace, merged_age=MERGED_AGE, at=at
+        )
+        ledger.renewals = ledger.renewals.bind(old, renewal, at, ledger.trust.grace)
+        await ledger.flush()
+        self._keeper.approvals.renewal(approval)
+        return self._keeper.approvals.request_for_renewal(approval)
+
+    def _facts_now(self, old: VerifiedCertificate) -> LeafFacts:
+        """What the certificate says today: what it said, and what operators have ordered since."""
+        facts = replace(old.facts, policy_version=self._ledger.trust.policy.policy.version)
+        granted = [
+            order for order in self._keeper.orders_that_count()
+            if isinstance(order.body, GrantRoles) and order.body.node == old.node_id
+        ]
+        for order in sorted(granted, key=lambda one: (one.not_before, one.number)):
+            assert isinstance(order.body, GrantRoles)
+            facts = replace(facts, roles=order.body.roles, person=order.body.person or facts.person)
+        return facts
+
+    # --- issuing ----------------------------------------------------------------------------------------------------
+
+    async def _issue(self, request: IssueLeaf) -> Bundle:
+        """Have it signed, and put together what a member needs."""
+        leaf = await self._keeper.desk.sign(request)
+        ledger = self._ledger
+        number, key = self._ports.gate()
+        return Bundle(
+            mesh_name=ledger.trust.root.name, root=ledger.trust.root.der, leaf=leaf, chain=chain_of_roots(ledger.trust.later),
+            gate_number=number, gate_key=key, policy=ledger.trust.policy.raw,
+            authority_object=ledger.chain.objects[0].raw,
+        )
+
+
+def chain_of_roots(later: tuple[LaterRoot, ...]) -> tuple[bytes, ...]:
+    """The certificates from the newest root up to, and without, the founding one."""
+    return tuple(one.root.der for one in reversed(later))

@@ -1,0 +1,170 @@
+"""Links of mode 3 between members that have no open link: so a mesh that was switched off renews itself.
+
+Whoever's certificate has ended dials everybody whom it knows; both sides keep such a link while it lives (60 s), and speak of
+trust, orders and signatures over it as over an open one. Nothing of the application passes there.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from overlay.core.certificates import VerifiedCertificate
+from overlay.core.guests import renewer
+from overlay.core.join_frames import Renewal
+from overlay.core.join_result import JoinResult
+from overlay.core.keys import NodeId
+from overlay.core.mesh.found import Address
+from overlay.core.trust import VerifiedPeer
+from overlay.errors import OverlayError, PeerUnreachable, Refused
+from overlay.events import NodeEvent
+from overlay.net.guest import GuestLink, dial_guest
+from overlay.net.node import Node
+from overlay.registry import FrameType, Mode, Reason
+
+LOOK: Final = 1.0  # seconds between two looks at whom to dial
+ANSWER_WITHIN: Final = 25.0
+TAG: Final = bytes(8)
+
+Received = Callable[[NodeId, FrameType, bytes], None]
+Renew = Callable[[Renewal, VerifiedCertificate], Awaitable[JoinResult]]
+
+
+class Restricted:
+    """All such links of one node, and open ones before them."""
+
+    def __init__(
+        self, engine: Node, addresses_of: Callable[[NodeId], tuple[str, ...]], received: Received, nursery: trio.Nursery
+    ) -> None:
+        self._engine = engine
+        self._addresses_of = addresses_of
+        self._received = received
+        self._nursery = nursery
+        self._links: dict[NodeId, tuple[GuestLink, VerifiedPeer]] = {}
+        self._answers: dict[NodeId, trio.MemorySendChannel[JoinResult]] = {}
+        self._dialling: set[NodeId] = set()
+        self.renew: Renew | None = None
+        self.opened: Callable[[NodeId], None] = lambda _node: None
+
+    # --- Engine of the keeper: an open link, else one of ours --------------------------------------------------------
+
+    def tell(self, peer: NodeId, frame: FrameType, body: bytes) -> bool:
+        """Send a frame of trust."""
+        if self._engine.tell(peer, frame, body):
+            return True
+        found = self._links.get(peer)
+        if found is None:
+            return False
+        self._nursery.start_soon(found[0].send, frame, body)
+        return True
+
+    def trust_moved(self) -> None:
+        """Judge everybody anew."""
+        self._engine.trust_moved()
+
+    def linked_ids(self) -> tuple[NodeId, ...]:
+        """Who can be told something."""
+        return tuple(dict.fromkeys((*self._engine.linked_ids(), *self._links)))
+
+    def emit(self, event: NodeEvent) -> None:
+        """Tell observers."""
+        self._engine.emit(event)
+
+    def linked(self, node_id: NodeId) -> bool:
+        """Whether it can be told something."""
+        return node_id in self._links or self._engine.verified_peer(node_id) is not None
+
+    def peer(self, node_id: NodeId) -> VerifiedPeer | None:
+        """What it has shown."""
+        found = self._engine.verified_peer(node_id)
+        if found is None and node_id in self._links:
+            return self._links[node_id][1]
+        return found
+
+    # --- links ------------------------------------------------------------------------------------------------------
+
+    async def host(self, link: GuestLink) -> None:
+        """Somebody has dialled us."""
+        ready = await link.ready()
+        if ready.peer is None:
+            raise Refused(Reason.BAD_CERTIFICATE, "who renews shows a certificate")
+        await self._talk(link, ready.peer)
+
+    async def run(self, needed: Callable[[], bool]) -> None:
+        """Dial members whose link is missing, for as long as our own certificate is over."""
+        while True:
+            if needed():
+                for node_id in self._engine.parts.known():
+                    if node_id not in self._dialling and not self.linked(node_id):
+                        self._dialling.add(node_id)
+                        self._nursery.start_soon(self._dial, node_id)
+            await trio.sleep(LOOK)
+
+    async def _dial(self, node_id: NodeId) -> None:
+        try:
+            for address in self._addresses_of(node_id):
+                host, _, port = address.rpartition(" ")
+                if await self._dial_at((host, int(port))):
+                    return
+        finally:
+            self._dialling.discard(node_id)
+
+    async def _dial_at(self, address: Address) -> bool:
+        engine = self._engine
+        side = renewer(engine.identity, engine.parts.trust, engine.parts.calendar)
+        try:
+            async with dial_guest(address, engine.entrance(TAG), lambda _mode: side, Mode.RENEW) as link:
+                ready = await link.ready()
+                if ready.peer is not None:
+                    await self._talk(link, ready.peer)
+        except OverlayError:
+            return False
+        return True
+
+    async def _talk(self, link: GuestLink, peer: VerifiedPeer) -> None:
+        """Until it ends."""
+        self._links[peer.node_id] = link, peer
+        self.opened(peer.node_id)
+        try:
+            while True:
+                frame = await link.receive()
+                if frame.type is FrameType.RENEWAL:
+                    self._nursery.start_soon(self._answer, link, peer, frame.body)
+                elif frame.type is FrameType.JOIN_RESULT:
+                    self._take_answer(peer.node_id, frame.body)
+                else:
+                    self._received(peer.node_id, frame.type, frame.body)
+        finally:
+            if self._links.get(peer.node_id) == (link, peer):
+                del self._links[peer.node_id]
+
+    async def _answer(self, link: GuestLink, peer: VerifiedPeer, body: bytes) -> None:
+        assert self.renew is not None
+        try:
+            result = await self.renew(Renewal.unpack(body), peer.certificate)
+        except Refused as error:
+            result = JoinResult(reason=error.reason)
+        await link.send(FrameType.JOIN_RESULT, result.pack())
+
+    def _take_answer(self, peer: NodeId, body: bytes) -> None:
+        channel = self._answers.get(peer)
+        if channel is None:
+            return
+        try:
+            channel.send_nowait(JoinResult.unpack(body))
+        except trio.WouldBlock:
+            raise Refused(Reason.UNEXPECTED_FRAME, "answers that nobody asked for") from None
+
+    async def ask(self, member: NodeId, renewal: Renewal) -> JoinResult:
+        """A signer's answer over such a link; one question at a time. Raises PeerUnreachable."""
+        found = self._links.get(member)
+        if found is None or member in self._answers:
+            raise PeerUnreachable(f"there is no link to {member.short}")
+        self._answers[member], answers = trio.open_memory_channel[JoinResult](8)
+        try:
+            await found[0].send(FrameType.RENEWAL, renewal.pack())
+            with trio.move_on_after(ANSWER_WITHIN):
+                return await answers.receive()
+        finally:
+            del self._answers[member]
+        raise PeerUnreachable(f"{member.short} does not answer")

@@ -1,0 +1,225 @@
+"""A node's seat in the authority: everything in this folder put together, behind the port that the engine knows."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+import trio
+
+from attest.join import TpmJoinAppraiser
+from overlay.app.authority.carrier import Carrier
+from overlay.app.authority.hosting import Hosting, Ports
+from overlay.app.authority.keeper import Keeper
+from overlay.app.authority.ledger import Ledger
+from overlay.app.authority.renewing import METHOD, RenewalPorts, Renewing
+from overlay.app.authority.restricted import Restricted
+from overlay.app.authority.signing import Surroundings
+from overlay.core.certificates import VerifiedCertificate, verify_under
+from overlay.core.enrolment_files import Bundle
+from overlay.core.handshake import Side
+from overlay.core.join_frames import Renewal
+from overlay.core.join_result import JoinResult
+from overlay.core.keys import NodeId
+from overlay.core.renewal import Attempt
+from overlay.core.revocation_profile import LogEnd, LogName
+from overlay.core.trust import Credentials
+from overlay.errors import PeerUnreachable, Refused
+from overlay.events import AuthorityAlarm
+from overlay.net.background import background
+from overlay.net.guest import GuestLink
+from overlay.net.node import Node
+from overlay.net.request import Request
+from overlay.registry import FrameType, Mode, Reason
+from overlay.store.membership import StoredCertificate
+from overlay.store.state import RENEWAL_ATTEMPT, StateFolder
+
+ASK_WITHIN: Final = 25.0  # seconds for one signer, which may have to ask others
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeatParts:
+    """What is known before the node runs."""
+
+    folder: StateFolder
+    ledger: Ledger
+    appraiser: TpmJoinAppraiser
+    at: Callable[[], datetime]
+    gate: Callable[[], tuple[int, bytes]]
+    addresses_of: Callable[[NodeId], tuple[str, ...]]
+    make_request: Callable[[], bytes]  # a CSR for our identity key
+    install: Callable[[StoredCertificate], None]  # blocks
+    log_ends: Callable[[tuple[NodeId, ...]], dict[LogName, LogEnd]] = field(default=lambda _nodes: {})
+
+
+class Seat:
+    """Keeps `TrustKeeper` (net/ports.py). Until `begin` it takes no guests and hears nothing."""
+
+    def __init__(self, parts: SeatParts) -> None:
+        self.parts = parts
+        self.ledger = parts.ledger
+        self._keeper: Keeper | None = None
+        self._hosting: Hosting | None = None
+        self._engine: Node | None = None
+        self._renewing: Renewing | None = None
+        self._restricted: Restricted | None = None
+
+    @property
+    def keeper(self) -> Keeper:
+        """Once it has begun."""
+        assert self._keeper is not None
+        return self._keeper
+
+    @property
+    def renewing(self) -> Renewing:
+        """Once it has begun."""
+        assert self._renewing is not None
+        return self._renewing
+
+    @property
+    def engine(self) -> Node:
+        """Once it has begun."""
+        assert self._engine is not None
+        return self._engine
+
+    # --- TrustKeeper ------------------------------------------------------------------------------------------------
+
+    def side(self, mode: Mode) -> Side | None:
+        """What we show guests."""
+        return None if self._hosting is None else self._hosting.side(mode)
+
+    def host(self, mode: Mode) -> Callable[[GuestLink], Awaitable[None]] | None:
+        """Who talks to them."""
+        if self._hosting is None or self._restricted is None:
+            return None
+        return self._restricted.host if mode is Mode.RENEW else self._hosting.host(mode)
+
+    def peer_opened(self, peer: NodeId) -> None:
+        """There is a link to this peer."""
+        if self._keeper is None or self._engine is None:
+            return
+        found = self._engine.verified_peer(peer)
+        if found is not None:
+            self.ledger.saw(found.certificate)
+        self._keeper.peer_opened(peer)
+        self.renewing.look()
+
+    def received(self, peer: NodeId, kind: FrameType, body: bytes) -> None:
+        """A frame of trust."""
+        if self._keeper is not None:
+            self._keeper.received(peer, kind, body)
+
+    async def serve_renewal(self, request: Request) -> bytes:
+        """The service `overlay.renew`: a linked peer asks us, as a signer, to renew its certificate."""
+        peer = self.engine.verified_peer(request.peer.node_id)
+        if peer is None or self._hosting is None:
+            raise PeerUnreachable("the link has ended")
+        result = await self._hosting.renew(Renewal.unpack(request.body), peer.certificate)
+        return bytes(result.pack())
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def begin(self, engine: Node) -> "AsyncIterator[Seat]":
+        """Take part, for the length of the block."""
+        async with background() as nursery:
+            self._engine = engine
+            self._restricted = restricted = Restricted(engine, self.parts.addresses_of, self.received, nursery)
+            around = Surroundings(
+                own_id=engine.identity.node_id, chance=engine.parts.chance, at=self.parts.at, linked=restricted.linked,
+                nursery=nursery,
+            )
+            carrier = Carrier(
+                own=lambda: engine.identity, mesh_id=self.ledger.trust.mesh_id, peer=restricted.peer, tell=restricted.tell
+            )
+            self._keeper = Keeper(around, self.ledger, carrier, restricted)
+            self._hosting = Hosting(around, self._keeper, Ports(
+                identity=lambda: engine.identity, appraiser=self.parts.appraiser, gate=self.parts.gate,
+                credentials_of=self._credentials_of, addresses_of=self.parts.addresses_of,
+            ))
+            restricted.renew = self._hosting.renew
+            self._renewing = Renewing(self._renewal_ports())
+            self.ledger.saw(engine.identity.verified.certificate)
+            nursery.start_soon(self._keeper.run)
+            nursery.start_soon(self._renewing.run)
+            nursery.start_soon(restricted.run, lambda: self._certificate().in_grace)
+            yield self
+
+    def linked(self, node_id: NodeId) -> bool:
+        """Whether it can be told something now."""
+        return self._restricted is not None and self._restricted.linked(node_id)
+
+    def log_ends(self, nodes: tuple[NodeId, ...]) -> dict[LogName, LogEnd]:
+        """Where the logs of these nodes end, as far as they are held here."""
+        return {name: end for name, end in self.parts.log_ends(nodes).items() if name[0] in nodes}
+
+    def _certificate(self) -> VerifiedCertificate:
+        return self.engine.identity.verified.certificate
+
+    def _credentials_of(self, kid: bytes) -> Credentials | None:
+        """Of a linked peer, or our own."""
+        own = self.engine.identity
+        if own.kid == kid:
+            return own.credentials
+        for node_id in self.engine.linked_ids():
+            peer = self.engine.verified_peer(node_id)
+            if peer is not None and peer.kid == kid:
+                return Credentials(peer.endorsement.raw, peer.certificate.der)
+        return None
+
+    # --- our own certificate ----------------------------------------------------------------------------------------
+
+    def _renewal_ports(self) -> RenewalPorts:
+        parts, engine = self.parts, self.engine
+        return RenewalPorts(
+            certificate=self._certificate, newest_generation=lambda: len(self.ledger.trust.later), quorum=self._quorum,
+            ask=self._ask, make_request=parts.make_request, kept=self._kept, keep=self._keep, verify=self._verify,
+            install=self._install, at=parts.at, fraction=engine.parts.chance.fraction, failed=self._failed,
+        )
+
+    def _quorum(self) -> tuple[int, tuple[NodeId, ...]]:
+        """Ourselves first: that costs nothing."""
+        own, newest = engine_id(self.engine), self.ledger.chain.newest
+        assert self._restricted is not None
+        there = [node for node in newest.member_ids if node != own and self._restricted.linked(node)]
+        return newest.threshold, tuple([own] * (own in newest.member_ids) + there)
+
+    async def _ask(self, member: NodeId, renewal: Renewal) -> JoinResult:
+        assert self._hosting is not None and self._restricted is not None
+        if member == engine_id(self.engine):
+            return await self._hosting.renew(renewal, self._certificate())
+        if self.engine.verified_peer(member) is not None:
+            return JoinResult.unpack(await self.engine.call(member, METHOD, renewal.pack(), ASK_WITHIN))
+        return await self._restricted.ask(member, renewal)
+
+    def _kept(self) -> Attempt | None:
+        content = self.parts.folder.read(RENEWAL_ATTEMPT)
+        try:
+            return None if content is None else Attempt.unpack(content)
+        except Refused:
+            return None
+
+    async def _keep(self, attempt: Attempt) -> None:
+        await trio.to_thread.run_sync(self.parts.folder.write, RENEWAL_ATTEMPT, attempt.pack())
+
+    def _verify(self, bundle: Bundle) -> VerifiedCertificate:
+        roots = self.ledger.trust.roots.above(bundle.leaf, bundle.chain)
+        certificate = verify_under(bundle.leaf, roots, self.parts.at())
+        if certificate.node_id != engine_id(self.engine):
+            raise Refused(Reason.WRONG_RECIPIENT, "the certificate is for another node")
+        return certificate
+
+    async def _install(self, bundle: Bundle) -> None:
+        await trio.to_thread.run_sync(self.parts.install, StoredCertificate(bundle.leaf, bundle.chain))
+        await self.engine.renew_credentials()
+        self.ledger.saw(self._certificate())
+
+    def _failed(self, detail: str) -> None:
+        own = str(engine_id(self.engine))
+        self.engine.emit(AuthorityAlarm(node=own, reason=Reason.CERTIFICATE_EXPIRED, detail=f"not renewed: {detail}"))
+
+
+def engine_id(engine: Node) -> NodeId:
+    """Our node id."""
+    return engine.identity.node_id

@@ -1,0 +1,75 @@
+"""What the orders of operators revoke, and whether a list that somebody wants signed says that and nothing else.
+
+Every signer works it out from the orders that it holds itself: a coordinator can leave nothing out and put nothing in.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from overlay.core.authority.order_bodies import Replace, Revoke
+from overlay.core.authority.order_payload import Order
+from overlay.core.keys import NodeId
+from overlay.core.members import Members
+from overlay.core.revocation_profile import LIST_LIFE, ListFacts, Mark, RevocationReason, Revocations
+from overlay.core.trust import TrustSet
+from overlay.errors import Refused
+from overlay.registry import Reason
+
+
+def ordered(orders: Iterable[Order]) -> Revocations:
+    """By node id, for ever, and where their logs end."""
+    found = Revocations()
+    for order in orders:
+        match order.body:
+            case Revoke(nodes=nodes, reason=reason, since=since, ends=ends):
+                mark = Mark(min(since, order.not_before), order.not_before, reason)
+                found = found.merged(Revocations(nodes=dict.fromkeys(nodes, mark), ends=ends))
+            case Replace(old=old):
+                mark = Mark(order.not_before, order.not_before, RevocationReason.SUPERSEDED)
+                found = found.merged(Revocations(nodes={old: mark}))
+            case _:
+                continue
+    return found
+
+
+def next_list(trust: TrustSet, orders: Iterable[Order], members: Members, at: datetime) -> ListFacts | None:
+    """The list that is due; None where all that is ordered is revoked already.
+
+    The certificates of a revoked node that are still in force are named too, for tools that know serials only.
+    """
+    wanted = trust.revocations.merged(ordered(orders))
+    wanted = wanted.merged(_serials(wanted, members, at))
+    if wanted == trust.revocations:
+        return None
+    begin = at.replace(microsecond=0)
+    return ListFacts(
+        number=trust.number + 1, this_update=begin, next_update=begin + LIST_LIFE, revocations=wanted
+    )
+
+
+def check_list(facts: ListFacts, trust: TrustSet, orders: Iterable[Order], members: Members, at: datetime) -> None:
+    """Whether we would sign this list.
+
+    Raises:
+        Refused: BAD_REVOCATION_LIST for a number that goes back, something that is left out or that nobody has ordered.
+    """
+    if facts.number <= trust.number:
+        raise Refused(Reason.BAD_REVOCATION_LIST, f"number {facts.number} where {trust.number} is in force")
+    if not facts.revocations.covers(trust.revocations):
+        raise Refused(Reason.BAD_REVOCATION_LIST, "it leaves out what is revoked")
+    allowed = trust.revocations.merged(ordered(orders))
+    allowed = allowed.merged(_serials(allowed, members, None))
+    if not allowed.covers(facts.revocations):
+        raise Refused(Reason.BAD_REVOCATION_LIST, "it revokes what no operator has ordered")
+    if abs(facts.this_update - at) > timedelta(minutes=5) or facts.next_update - facts.this_update != LIST_LIFE:
+        raise Refused(Reason.CLOCK, "the list is of another time")
+
+
+def _serials(revoked: Revocations, members: Members, at: datetime | None) -> Revocations:
+    """Serials of revoked nodes; with a time, of certificates that are in force then only."""
+    marks = {}
+    for node_id, mark in revoked.nodes.items():
+        seen = members.get(NodeId(node_id))
+        if seen is not None and (at is None or at <= seen.not_after):
+            marks.update(dict.fromkeys(seen.serials if at is None else seen.serials[-1:], mark))
+    return Revocations(serials=marks)
