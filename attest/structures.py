@@ -77,6 +77,14 @@ def sized(data: bytes) -> bytes:
     return len(data).to_bytes(2, "big") + data
 
 
+def der_of(data: bytes) -> bytes | None:
+    """The DER value (a SEQUENCE of 128 to 65,535 bytes) at the front, without what follows; None if there is none."""
+    sizes = {0x81: 1, 0x82: 2}  # ITU-T X.690, section 8.1.3.5
+    octets = sizes.get(data[1], 0) if data[:1] == b"\x30" and len(data) > 4 else 0
+    end = 2 + octets + int.from_bytes(data[2 : 2 + octets], "big")
+    return data[:end] if octets and end <= len(data) else None
+
+
 def pack_selection(pcr_bitmap: int) -> bytes:
     """TPML_PCR_SELECTION (section 10.9.7) of one SHA-256 bank; byte 0, bit 0 is PCR 0."""
     return b"\0\0\0\x01" + ALG_SHA256.to_bytes(2, "big") + b"\x03" + pcr_bitmap.to_bytes(3, "little")

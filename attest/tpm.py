@@ -38,7 +38,7 @@ from attest.areas import AK_TEMPLATE, EK_TEMPLATE, IDENTITY_TEMPLATE, SRK_TEMPLA
 from attest.credential import Credential
 from attest.device import STILL_THERE, DeviceThread
 from attest.key_blob import KeyBlob
-from attest.structures import EcdsaSignature, pack_selection
+from attest.structures import EcdsaSignature, der_of, pack_selection
 from overlay.errors import HostLacks, LocalProtocolError, OverlayError
 
 T = TypeVar("T")
@@ -54,6 +54,10 @@ INTEGRITY: Final = 0x9F  # TPM_RC_INTEGRITY
 AUTH_FAILURES: Final = frozenset({0x8E, 0xA2})  # TPM_RC_AUTH_FAIL, TPM_RC_BAD_AUTH
 TRANSIENT_FIRST: Final = 0x80000000
 LOADED_SESSION_FIRST: Final = 0x02000000
+
+EK_CERTIFICATE: Final = 0x01C0000A  # NV index of the certificate for template L-2: EK Credential Profile 2.5, 2.2.1.4
+NV_READ_MAX: Final = 512  # bytes at once: our guess, every TPM gives so many
+EK_CERTIFICATE_MAX: Final = 4096  # as JOIN takes it
 
 # TPM_PT numbers, part 2, section 6.13
 PT_MANUFACTURER: Final = 0x105
@@ -122,6 +126,10 @@ class Tpm:
     def endorsement_public(self) -> bytes:
         """The public area of the EK of template L-2 (P-256)."""
         return self._run(lambda esapi: _primary_public(esapi, ESYS_TR.ENDORSEMENT, EK_TEMPLATE))
+
+    def endorsement_certificate(self) -> bytes | None:
+        """DER of the maker's certificate for that EK, without what some makers fill up with; None if there is none."""
+        return self._run(_endorsement_certificate)
 
     def storage_public(self) -> bytes:
         """The public area of the storage key above identity keys."""
@@ -374,6 +382,22 @@ def _read_pcr(esapi: ESAPI, index: int) -> bytes:
 def _extend_pcr(esapi: ESAPI, index: int, digest: bytes) -> None:
     value = TPMT_HA(hashAlg=TPM2_ALG.SHA256, digest=TPMU_HA(sha256=digest))
     esapi.pcr_extend(ESYS_TR(index), TPML_DIGEST_VALUES([value]))
+
+
+def _endorsement_certificate(esapi: ESAPI) -> bytes | None:
+    _, found = esapi.get_capability(TPM2_CAP.HANDLES, EK_CERTIFICATE, 1)
+    handles = [int(handle) for handle in found.data.handles]  # `found` must stay alive: tpm2_pytss frees what it points to
+    if handles != [EK_CERTIFICATE]:
+        return None
+    index = esapi.tr_from_tpmpublic(EK_CERTIFICATE)
+    try:
+        public, _ = esapi.nv_read_public(index)
+        size = min(int(public.nvPublic.dataSize), EK_CERTIFICATE_MAX)
+        starts = range(0, size, NV_READ_MAX)
+        parts = [bytes(esapi.nv_read(index, min(NV_READ_MAX, size - start), start)) for start in starts]
+    finally:
+        esapi.tr_close(index)
+    return der_of(b"".join(parts))
 
 
 def _describe(esapi: ESAPI) -> TpmFacts:

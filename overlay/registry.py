@@ -52,9 +52,11 @@ class Label:
     AUTHORITY_ROUND: Final = b"overlay/1 authority round\0"
     KEY_GENERATION: Final = b"overlay/1 key generation\0"
     RESHARING: Final = b"overlay/1 resharing\0"
+    SHARE_REPAIR: Final = b"overlay/1 share repair\0"
     SHARE: Final = b"overlay/1 share\0"
     ORDER: Final = b"overlay/1 order\0"
     TOKEN: Final = b"overlay/1 token\0"
+    ROSTER: Final = b"overlay/1 roster\0"
     JOIN: Final = b"overlay/1 join\0"
     REQUEST: Final = b"overlay/1 request\0"
     MDNS_MESH: Final = b"overlay/1 mdns mesh\0"
@@ -224,14 +226,21 @@ class RoundKind(IntEnum):
     KEY_ECHO = 18
     KEY_CERTIFICATE = 19
     KEY_FAILED = 20
+    ROLLOVER_RECORD = 24
     RESHARE_BEGIN = 32
     RESHARE_DEAL = 33
     RESHARE_ECHO = 34
     RESHARE_CERTIFICATE = 35
     RESHARE_FAILED = 36
+    RESHARE_PLAN = 37
+    GROUP_KEY = 38
+    OBJECT_PAYLOAD = 39
+    MEMBER_SIGNATURE = 40
     REPAIR_REQUEST = 48
     REPAIR_DELTA = 49
     REPAIR_SUM = 50
+    REPAIR_FAILED = 51
+    REPAIR_PLAN = 52
 
 
 @unique

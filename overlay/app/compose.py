@@ -16,12 +16,14 @@ from attest.join import TpmJoinAppraiser
 from attest.manifest import installed_root, package_manifest
 from attest.software import SoftwareProver
 from audit.author import LogSigner
+from audit.chain import ChainState
 from audit.log import AuditLog
 from discovery.mdns import MdnsFinder
 from discovery.static import BookFinder, StaticFinder
 from overlay.app.authority.ledger import Ledger
 from overlay.app.authority.renewing import METHOD
 from overlay.app.authority.seat import Seat, SeatParts
+from overlay.app.authority.shares import Shares
 from overlay.app.chronicle import Chronicle
 from overlay.app.config import Config, load_config
 from overlay.app.control import serve_control
@@ -32,6 +34,7 @@ from overlay.app.peer_memory import PeerMemory
 from overlay.app.topic_keeper import TopicKeeper
 from overlay.app.tpm import missing, open_tpm, open_tpm_later, tpm_prover
 from overlay.app.version import VERSION
+from overlay.core.authority.contents import ClosingCheckpoint
 from overlay.core.certificate_request import build_request
 from overlay.core.evidence import Prover
 from overlay.core.identity import LocalIdentity
@@ -39,6 +42,7 @@ from overlay.core.keys import NodeId, Signer
 from overlay.core.limits import AttestTimes, RekeyTimes
 from overlay.core.mesh.topics import TopicCheck
 from overlay.core.policy import Policy
+from overlay.core.revocation_profile import LogEnd, LogName
 from overlay.core.session import Session
 from overlay.core.trust import TrustSet
 from overlay.errors import OverlayError, Refused, UsageError
@@ -134,6 +138,7 @@ async def _running(
 ) -> AsyncIterator[LocalNode]:
     """The node, its audit log and its control server, each ended before what it stands on."""
     async with _open_log(setup) as log, _open_topics(setup, log) as topics:
+        setup.log = log
         chronicle, memory = Chronicle(log, setup.at), setup.memory
         assembly = alter(Assembly(parts=setup.parts(log, topics, offers, listen), signer=setup.signer))
         try:
@@ -211,6 +216,7 @@ class Setup:
         self.config = config
         self.membership = membership
         self.engine: Node | None = None
+        self.log: AuditLog | None = None
         self._floor = load_floor(folder)
         self.at = calendar(lambda: self._floor, wall_clock)
         self.memory = PeerMemory(folder, self.at)
@@ -306,7 +312,21 @@ class Setup:
             folder=self.folder, ledger=self.ledger, appraiser=TpmJoinAppraiser(policy, EndorsementTrust), at=self.at,
             gate=lambda: (mesh.gate_number, mesh.gate_key), addresses_of=self._addresses_of,
             make_request=lambda: build_request(self.signer, name), install=self._endorser.install,
+            shares=Shares(self.folder, self.ledger), sign=self.signer.sign, heads=self._heads,
+            log_ends=self._log_ends,
         ))
+
+    def _heads(self, nodes: tuple[NodeId, ...]) -> tuple[ClosingCheckpoint, ...]:
+        """Where the open logs of these nodes end, as far as they are held here."""
+        newest = [logs[0] for node in nodes if (logs := self._logs_of(node))]
+        return tuple(ClosingCheckpoint(log.node_id, log.log_id, log.size, log.root) for log in newest)
+
+    def _log_ends(self, nodes: tuple[NodeId, ...]) -> dict[LogName, LogEnd]:
+        """The last entry of each of their logs."""
+        return {(node, log.log_id): LogEnd(log.size, log.last) for node in nodes for log in self._logs_of(node)}
+
+    def _logs_of(self, node: NodeId) -> tuple[ChainState, ...]:
+        return () if self.log is None else self.log.replica.logs_of(node)
 
     def _addresses_of(self, node_id: NodeId) -> tuple[str, ...]:
         """Where a member may be found, as `host port`, the surest first."""

@@ -37,7 +37,11 @@ class JoinPlan:
 
 
 def check_bundle(bundle: Bundle, plan: JoinPlan, at: datetime) -> VerifiedCertificate:
-    """The leaf in it, if it is of this mesh and for the key of this plan; raises Refused."""
+    """The leaf in it, if it is of this mesh, for the key of this plan, and of its name if it wants one.
+
+    Raises:
+        Refused: OTHER_MESH, WRONG_RECIPIENT, or any reason of `verify_leaf`.
+    """
     root = parse_root(bundle.root)
     if root.mesh_id != plan.mesh_id:
         raise Refused(Reason.OTHER_MESH, "the bundle is of another mesh")

@@ -11,7 +11,6 @@ Frames and time in, frames and events out. Rules:
 import math
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum, auto, unique
 from typing import Final
 
 from overlay.core.certificates import VerifiedCertificate
@@ -21,6 +20,7 @@ from overlay.core.join_binding import JoinBinding
 from overlay.core.join_frames import Finish, Join, JoinChallenge, TpmAnswer, pack_answer
 from overlay.core.join_plan import JoinPlan, Quorum, check_bundle
 from overlay.core.join_result import JoinResult, SignerHint
+from overlay.core.joiner_states import State
 from overlay.core.keys import NodeId
 from overlay.core.wire import sha256
 from overlay.errors import LocalProtocolError, Refused
@@ -30,19 +30,6 @@ STEP_TIMEOUT: Final = 30.0  # as the signer's; its finishing asks other signers,
 SIGNER: Final = "signer"  # the role
 
 Message = tuple[FrameType, bytes]
-
-
-@unique
-class State(Enum):
-    """Where the conversation on the present link is."""
-
-    IDLE = auto()  # there is no link, or it is of no more use
-    GREETING = auto()  # the welcome is to come
-    ASKED = auto()  # JOIN is out
-    PROVING = auto()  # the driver's TPM is at work
-    ANSWERED = auto()
-    FINISHING = auto()
-    DONE = auto()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ from overlay.core.members import Seen
 from overlay.core.mesh.found import Address
 from overlay.core.revocation_profile import RevocationReason
 from overlay.core.token import Token
-from overlay.errors import DeadlineExceeded, NotAllowed, UsageError
-from overlay.registry import OrderKind
+from overlay.errors import DeadlineExceeded, NotAllowed, Refused, UsageError
+from overlay.registry import OrderKind, Reason
 
 SEED_SIZE: Final = 32
 ORDER_LIFE: Final = timedelta(days=1)
@@ -237,8 +237,20 @@ class Commands:
         return await self._ceremony(Refresh(), options, "the shares are new")
 
     async def _ceremony(self, body: Distribute | Reshare | Refresh, options: Options, done: str) -> Report:
+        """Give the order, and wait until it is carried out here. Raises Refused(KEY_GENERATION_FAILED) with why it was not."""
         self._must_be_operator()
-        raise UsageError(f"{body.kind.name.lower()} is not to be had yet: {done}, {len(options)}")
+        order, outcomes = self._order(body), self._seat.ceremonies.outcomes
+        report = await self._simple(order, options, done)
+        if options.get("dry_run") or not report.fields["counts"]:
+            return report
+        await self._settle(lambda: order.hash in outcomes, f"{order.kind.name.lower()} is not done yet")
+        if outcomes[order.hash]:
+            raise Refused(
+                Reason.KEY_GENERATION_FAILED, outcomes[order.hash],
+                hint="nothing has changed: see in `overlay status` that all are linked, then order it again",
+            )
+        newest = self._keeper.ledger.chain.newest
+        return Report(report.said, {**report.fields, "authority": newest.number, "root": newest.root.key_hash.hex()})
 
     async def _repair(self, options: Options) -> Report:
         raise UsageError(f"repair is not to be had yet: {len(options)}")

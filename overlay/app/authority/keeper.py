@@ -13,7 +13,7 @@ import trio
 from overlay.app.authority.approvals import Approvals
 from overlay.app.authority.carrier import Carrier
 from overlay.app.authority.ledger import Ledger
-from overlay.app.authority.signing import SigningDesk, Surroundings
+from overlay.app.authority.signing import OF_SIGNERS, SigningDesk, Surroundings, hand_in_force, is_of_next_key
 from overlay.core.authority.order_bodies import Quarantine as QuarantineOrder
 from overlay.core.authority.order_bodies import Replace, Revoke, WithdrawInvite
 from overlay.core.authority.order_payload import Order
@@ -41,7 +41,7 @@ from overlay.events import (
     PolicyChanged,
     RevocationsChanged,
 )
-from overlay.registry import FrameType, Reason, RoundKind
+from overlay.registry import FrameType, Reason
 
 TURN: Final = 0.4  # seconds from one signer's turn to publish a list to the next one's: our guess, ten times what it takes
 TRIES: Final = 8  # to have a list signed; each signer waits its turn anew
@@ -89,9 +89,12 @@ class Keeper:
         self.ledger = ledger
         self.carrier = carrier
         self.approvals = Approvals(ledger, self.orders_that_count, around.at)
-        self.desk = SigningDesk(around, ledger, carrier, approve=self.approvals.approve, note=self._note)
+        self.desk = SigningDesk(
+            around, ledger, carrier, approve=self.approvals.approve, note=self.note, hand=lambda: hand_in_force(ledger)
+        )
         self.on_order: Callable[[Order], None] = lambda _order: None  # of a ceremony
         self.on_round: Callable[[RoundMessage], None] = carrier.keep  # of a ceremony that has not begun here
+        self.on_object: Callable[[], None] = lambda: None
         self._around = around
         self._engine = engine
         self._counting: set[bytes] = set()
@@ -132,9 +135,9 @@ class Keeper:
                 raise
 
     def _hear(self, message: RoundMessage) -> None:
-        if message.kind in (RoundKind.SIGN_REQUEST, RoundKind.PACKAGE):
+        if message.kind in OF_SIGNERS and not is_of_next_key(message.session):
             self.desk.heard(message)
-        elif message.kind >= RoundKind.KEY_ROUND_1:
+        else:
             self.on_round(message)
 
     def _pass_on(self, kind: FrameType, body: bytes, but: NodeId | None) -> None:
@@ -156,7 +159,7 @@ class Keeper:
         ledger.orders = book
         self._pass_on(FrameType.ORDER, book.held[verified.hash].signed.pack(), sender)
         if isinstance(outcome, Forked):
-            self._alarm(outcome.operator, Reason.EQUIVOCATION, "two different orders under one number")
+            self.alarm(outcome.operator, Reason.EQUIVOCATION, "two different orders under one number")
             return Taken(verified.order, counts=False, lacks="its operator gave two orders under one number")
         if isinstance(outcome, Countersigned):
             verified = book.held[verified.hash].signed.verify_now(ledger.trust, at)
@@ -240,7 +243,7 @@ class Keeper:
         if after.policy != before.policy:
             self._engine.emit(PolicyChanged(version=after.policy.policy.version, policy=after.policy.hash.hex()))
         for number in set(after.numbers_used_twice) - set(before.numbers_used_twice):
-            self._alarm(self._around.own_id, Reason.BAD_REVOCATION_LIST, f"there are two lists with number {number}")
+            self.alarm(self._around.own_id, Reason.BAD_REVOCATION_LIST, f"there are two lists with number {number}")
 
     def publish_soon(self) -> None:
         """A list is due: the signers take turns, so that usually one of them has it signed."""
@@ -257,7 +260,7 @@ class Keeper:
                 await trio.sleep(TURN)
         finally:
             self._publishing = False
-        self._alarm(self._around.own_id, Reason.NOT_ENOUGH_SIGNERS, "a revocation list was not signed")
+        self.alarm(self._around.own_id, Reason.NOT_ENOUGH_SIGNERS, "a revocation list was not signed")
 
     def _turn(self) -> int:
         """How many linked signers come before us."""
@@ -289,7 +292,7 @@ class Keeper:
         before, ledger.chain = ledger.chain, change.chain
         self._pass_on(FrameType.AUTHORITY_OBJECT, raw, sender)
         if change.outcome is not Outcome.APPENDED:
-            self._alarm(self._around.own_id, Reason.AUTHORITY_FROZEN, f"authority object: {change.outcome.value}")
+            self.alarm(self._around.own_id, Reason.AUTHORITY_FROZEN, f"authority object: {change.outcome.value}")
             return
         newest = ledger.chain.newest
         if newest.root != before.newest_root and newest.cross is not None:
@@ -298,11 +301,13 @@ class Keeper:
             number=newest.number, kind=newest.kind.value, members=tuple(map(str, newest.member_ids)),
             threshold=newest.threshold, object=newest.hash.hex(),
         ))
+        self.on_object()
         self.desk.share_changed()
 
     # --- what signers do --------------------------------------------------------------------------------------------
 
-    def _note(self, event: SignerEvent | Misbehaved) -> None:
+    def note(self, event: SignerEvent | Misbehaved) -> None:
+        """What a signature brought to light."""
         match event:
             case Signing(request=IssueLeaf() as request, message=message):
                 node_id = verify_request(request.csr).node_id
@@ -312,15 +317,16 @@ class Keeper:
                     ends=int(request.not_after.timestamp()),
                 ))
             case Misbehaved(node_id=node_id, reason=reason):
-                self._alarm(node_id, reason, "as a signer")
+                self.alarm(node_id, reason, "as a signer")
             case Equivocated(session=session):
-                self._alarm(session.coordinator, Reason.EQUIVOCATION, "asked for two signatures under one nonce")
+                self.alarm(session.coordinator, Reason.EQUIVOCATION, "asked for two signatures under one nonce")
             case Declined(session=session, reason=reason, detail=detail) if reason in SUSPECT:
-                self._alarm(session.coordinator, reason, f"asked us to sign: {detail}")
+                self.alarm(session.coordinator, reason, f"asked us to sign: {detail}")
             case _:
                 return
 
-    def _alarm(self, node: NodeId, reason: Reason, detail: str) -> None:
+    def alarm(self, node: NodeId, reason: Reason, detail: str) -> None:
+        """Somebody should look."""
         self._engine.emit(AuthorityAlarm(node=str(node), reason=reason, detail=detail))
 
     async def run(self) -> None:

@@ -10,12 +10,16 @@ import trio
 
 from attest.join import TpmJoinAppraiser
 from overlay.app.authority.carrier import Carrier
+from overlay.app.authority.ceremonies import Ceremonies
 from overlay.app.authority.hosting import Hosting, Ports
 from overlay.app.authority.keeper import Keeper
 from overlay.app.authority.ledger import Ledger
 from overlay.app.authority.renewing import METHOD, RenewalPorts, Renewing
 from overlay.app.authority.restricted import Restricted
+from overlay.app.authority.shares import Shares
 from overlay.app.authority.signing import Surroundings
+from overlay.app.authority.succeeding import CeremonyPorts
+from overlay.core.authority.contents import ClosingCheckpoint
 from overlay.core.certificates import VerifiedCertificate, verify_under
 from overlay.core.enrolment_files import Bundle
 from overlay.core.handshake import Side
@@ -50,6 +54,9 @@ class SeatParts:
     addresses_of: Callable[[NodeId], tuple[str, ...]]
     make_request: Callable[[], bytes]  # a CSR for our identity key
     install: Callable[[StoredCertificate], None]  # blocks
+    shares: Shares
+    sign: Callable[[bytes], bytes] = field(repr=False)  # by our identity key; blocks
+    heads: Callable[[tuple[NodeId, ...]], tuple[ClosingCheckpoint, ...]]
     log_ends: Callable[[tuple[NodeId, ...]], dict[LogName, LogEnd]] = field(default=lambda _nodes: {})
 
 
@@ -64,6 +71,13 @@ class Seat:
         self._engine: Node | None = None
         self._renewing: Renewing | None = None
         self._restricted: Restricted | None = None
+        self._ceremonies: Ceremonies | None = None
+
+    @property
+    def ceremonies(self) -> Ceremonies:
+        """Once it has begun."""
+        assert self._ceremonies is not None
+        return self._ceremonies
 
     @property
     def keeper(self) -> Keeper:
@@ -139,10 +153,15 @@ class Seat:
                 credentials_of=self._credentials_of, addresses_of=self.parts.addresses_of,
             ))
             restricted.renew = self._hosting.renew
+            self._ceremonies = Ceremonies(around, self._keeper, self.parts.shares, CeremonyPorts(
+                folder=self.parts.folder, identity=lambda: engine.identity, sign=self.parts.sign, peer=engine.verified_peer,
+                heads=self.parts.heads,
+            ))
             self._renewing = Renewing(self._renewal_ports())
             self.ledger.saw(engine.identity.verified.certificate)
             nursery.start_soon(self._keeper.run)
             nursery.start_soon(self._renewing.run)
+            nursery.start_soon(self._ceremonies.run)
             nursery.start_soon(restricted.run, lambda: self._certificate().in_grace)
             yield self
 

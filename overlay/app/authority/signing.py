@@ -5,7 +5,7 @@ The machines decide (`core/authority/signer.py`, `coordinator.py`); here they ge
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -16,6 +16,7 @@ from overlay.app.authority.ledger import Ledger
 from overlay.core.authority.coordinator import Coordinator
 from overlay.core.authority.requests import Request, seal
 from overlay.core.authority.round_messages import RoundMessage
+from overlay.core.authority.sharing import Share
 from overlay.core.authority.signer import Signer
 from overlay.core.authority.signing_events import (
     ApprovalWanted,
@@ -28,11 +29,14 @@ from overlay.core.authority.signing_events import (
     SignerEvent,
     Signing,
 )
+from overlay.core.certificate_profile import Issuer
 from overlay.core.chance import Chance
 from overlay.core.keys import NodeId
 from overlay.errors import OverlayError, Refused
 from overlay.registry import Reason, RoundKind
 
+NEXT_KEY: Final = 0x80
+SESSION_SIZE: Final = 16
 OF_SIGNERS: Final = frozenset({RoundKind.SIGN_REQUEST, RoundKind.PACKAGE})
 
 Approve = Callable[[Request, NodeId], None]  # raises Refused; the second is who coordinates
@@ -50,10 +54,38 @@ class Surroundings:
     nursery: trio.Nursery
 
 
+@dataclass(frozen=True, slots=True)
+class Hand:
+    """A share, and among whom."""
+
+    share: Share = field(repr=False)
+    issuer: Issuer
+    members: tuple[NodeId, ...]  # by node id
+
+
+def hand_in_force(ledger: Ledger) -> Hand | None:
+    """Our share of the mesh key of today."""
+    share, newest = ledger.share, ledger.chain.newest
+    if share is None or share.group.public != newest.root.public_key or len(share.group.shares) != len(newest.member_ids):
+        return None
+    return Hand(share, newest.root.issuer, newest.member_ids)
+
+
+def is_of_next_key(session: bytes) -> bool:
+    """Whether a signature is wanted of a key that is not in force yet: the first bit of its session."""
+    return bool(session[0] & NEXT_KEY)
+
+
 class SigningDesk:
     """Of one node, for as long as it runs."""
 
-    def __init__(self, surroundings: Surroundings, ledger: Ledger, carrier: Carrier, *, approve: Approve, note: Note) -> None:
+    def __init__(
+        self, surroundings: Surroundings, ledger: Ledger, carrier: Carrier, *, approve: Approve, note: Note,
+        hand: Callable[[], Hand | None], next_key: bool = False,
+    ) -> None:
+        """`hand` gives the share to sign with; `next_key`: it is of a key that is not in force yet."""
+        self._hand = hand
+        self._mark = NEXT_KEY if next_key else 0
         self._ledger = ledger
         self._carrier = carrier
         self._approve = approve
@@ -67,12 +99,9 @@ class SigningDesk:
 
     def share_changed(self) -> None:
         """Another share, or none: whatever was under way with the old one is over."""
-        ledger, share = self._ledger, self._ledger.share
-        fits = share is not None and share.group.public == ledger.chain.newest_root.public_key
-        if share is None or not fits:
-            self._signer = None
-            return
-        self._signer = Signer(share, ledger.chain.newest_root.issuer, ledger.bindings, self._around.chance)
+        hand = self._hand()
+        self._signer = None if hand is None else Signer(hand.share, hand.issuer, self._ledger.bindings, self._around.chance)
+        self._wake.set()
 
     def heard(self, message: RoundMessage) -> None:
         """A message of a coordinator."""
@@ -121,7 +150,7 @@ class SigningDesk:
 
     async def _make_durable(self, signer: Signer, wanted: MakeDurable) -> None:
         """First the disk, then the commitment; a disk that fails is a signer that is silent."""
-        self._ledger.bindings = wanted.bindings
+        self._ledger.bindings = self._ledger.bindings.adding(wanted.added)
         try:
             await self._ledger.flush()
         except OverlayError as error:
@@ -138,17 +167,22 @@ class SigningDesk:
             Refused: NOT_A_SIGNER on a node without a share; NOT_ENOUGH_SIGNERS with what was wrong with whom; or the request
                 cannot be derived.
         """
-        ledger = self._ledger
-        share, newest = ledger.share, ledger.chain.newest
-        if share is None or self._signer is None:
+        signed = await self.signature(request)
+        return seal(request, signed.message, signed.signature)
+
+    async def signature(self, request: Request) -> Signed:
+        """The same, before it is sealed."""
+        hand = self._hand()
+        if hand is None or self._signer is None:
             raise Refused(Reason.NOT_A_SIGNER, "this node has no share of the mesh key")
-        session = self._around.chance.token(16)
+        token = self._around.chance.token(SESSION_SIZE)
+        session = bytes([token[0] & ~NEXT_KEY & 0xFF | self._mark]) + token[1:]
+        share = hand.share
         coordinator = Coordinator(
-            request, newest.root.issuer, share.group, newest.member_ids, generation=share.generation, session=session,
+            request, hand.issuer, share.group, hand.members, generation=share.generation, session=session,
             now=trio.current_time(),
         )
-        signed = await self._coordinate(coordinator, session, newest.member_ids)
-        return seal(request, signed.message, signed.signature)
+        return await self._coordinate(coordinator, session, hand.members)
 
     async def _coordinate(self, coordinator: Coordinator, session: bytes, members: tuple[NodeId, ...]) -> Signed:
         results: list[Signed | Failed] = []

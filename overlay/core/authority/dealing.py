@@ -8,7 +8,6 @@ Jajodia, 1997; Wong, Wang and Wing, 2002, for the check against the old commitme
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from overlay.core.authority.cocktail import check_share
 from overlay.core.authority.cocktail_primitives import (
@@ -27,9 +26,7 @@ from overlay.core.chance import Chance
 from overlay.core.keys import MeshId, NodeId
 from overlay.core.wire import Array, Bytes, UInt, make_map, open_map, sha256
 from overlay.errors import Refused
-from overlay.registry import Reason
-
-RESHARING: Final = b"overlay/1 resharing\0"
+from overlay.registry import Label, Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +74,7 @@ class Plan:
         members = [list(self.old_members), list(self.dealers), list(self.new_members)]
         keys = {member: self.message_keys[member] for member in self.participants}
         return Terms(
-            label=RESHARING, mesh_id=self.mesh_id, session=self.session,
+            label=Label.RESHARING, mesh_id=self.mesh_id, session=self.session,
             parameters=[self.order_number, *members, self.threshold], message_keys=keys,
         )  # fmt: skip
 

@@ -32,7 +32,6 @@ from overlay.core.authority.cocktail_primitives import (
     add_scalars,
     random_scalar,
     read_point,
-    sha512,
     sign,
     verify,
 )  # fmt: skip
@@ -62,7 +61,7 @@ class GeneratedKey:
     share: Share = field(repr=False)
     group: GroupKey
     transcript: bytes = field(repr=False)
-    transcript_hash: bytes  # SHA-512, 64 bytes
+    transcript_hash: bytes  # SHA-256, 32 bytes, for the authority object
     certificates: tuple[Statement, ...] = field(repr=False)  # of all members, by index; each content signs the transcript
 
 
@@ -229,7 +228,7 @@ class KeyGeneration(Machine):
         certificates = self._room.board.statements(RoundKind.KEY_CERTIFICATE, self._members)
         self._room.pass_on(RoundKind.KEY_CERTIFICATE, self._members)
         self.result = GeneratedKey(
-            outcome.share, outcome.share.group, outcome.transcript, sha512(outcome.transcript), tuple(certificates)
+            outcome.share, outcome.share.group, outcome.transcript, sha256(outcome.transcript), tuple(certificates)
         )
 
     # --- The end ---

@@ -15,7 +15,6 @@ from overlay.core.wire import Array, Bytes, UInt, decode, make_map, malformed, o
 from overlay.errors import Refused
 from overlay.registry import COSE_EDDSA, Label, Reason
 
-ROSTER: Final = b"overlay/1 roster\0"
 ORDERS_MAX: Final = 64  # our guess: as many as there are operators
 
 
@@ -124,7 +123,7 @@ class Roster:
 
     def derive(self, issuer: Issuer) -> bytes:
         """Label, mesh, u64 day, hash."""
-        return ROSTER + issuer.mesh_id + u64(self.day) + self.hash
+        return Label.ROSTER + issuer.mesh_id + u64(self.day) + self.hash
 
 
 @dataclass(frozen=True, slots=True)

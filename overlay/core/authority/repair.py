@@ -26,9 +26,8 @@ from overlay.core.chance import Chance
 from overlay.core.keys import MeshId, NodeId, Signer
 from overlay.core.wire import Array, Bytes, UInt, make_map, open_map
 from overlay.errors import Refused
-from overlay.registry import Reason, RoundKind
+from overlay.registry import Label, Reason, RoundKind
 
-REPAIR: Final = b"overlay/1 share repair\0"
 ECHOED: Final = (RoundKind.REPAIR_DELTA,)
 KINDS: Final = (RoundKind.REPAIR_REQUEST, RoundKind.REPAIR_DELTA, RoundKind.REPAIR_SUM)
 
@@ -70,7 +69,7 @@ class RepairPlan:
     def terms(self) -> Terms:
         """Who helps whom."""
         return Terms(
-            label=REPAIR, mesh_id=self.mesh_id, session=self.session,
+            label=Label.SHARE_REPAIR, mesh_id=self.mesh_id, session=self.session,
             parameters=[list(self.members), list(self.helpers), self.lost],
             message_keys={member: self.message_keys[member] for member in self.participants},
         )  # fmt: skip
@@ -93,7 +92,7 @@ class Repair(Machine):
             raise ValueError("a helper brings a share, the loser has none")
         if share is not None and (share.generation != plan.generation or group_hash(share.group) != group_hash(plan.group)):
             raise Refused(Reason.WRONG_GENERATION, "our share is not of that generation and key")
-        room = Room(Board(plan.terms(), own, signer), own, plan.participants, RoundKind.RESHARE_FAILED)
+        room = Room(Board(plan.terms(), own, signer), own, plan.participants, RoundKind.REPAIR_FAILED)
         super().__init__(room, KINDS)
         self.result: Share | None = None
         self._plan, self._share, self._chance = plan, share, chance

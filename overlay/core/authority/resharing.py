@@ -23,7 +23,6 @@ from typing import Final
 
 from overlay.core.authority.cocktail_primitives import random_scalar
 from overlay.core.authority.dealing import (
-    RESHARING,
     Deal,
     Opening,
     Plan,
@@ -42,7 +41,7 @@ from overlay.core.chance import Chance
 from overlay.core.keys import NodeId, Signer
 from overlay.core.wire import sha256, u64
 from overlay.errors import Refused
-from overlay.registry import Reason, RoundKind
+from overlay.registry import Label, Reason, RoundKind
 
 ROUNDS: Final = (
     RoundKind.RESHARE_BEGIN, RoundKind.RESHARE_DEAL, RoundKind.RESHARE_ECHO, RoundKind.RESHARE_CERTIFICATE,
@@ -225,7 +224,7 @@ class Resharing(Machine):
     def _hash(self, group: GroupKey) -> bytes:
         said = self._room.board.contents(RoundKind.RESHARE_DEAL, self._plan.dealers)
         parts = [u64(self._plan.generation), group_hash(self._plan.group), group_hash(group)]
-        return sha256(RESHARING, self._room.board.terms.run, *parts, *[sha256(content) for content in said])
+        return sha256(Label.RESHARING, self._room.board.terms.run, *parts, *[sha256(content) for content in said])
 
     def _certify(self) -> None:
         assert self._outcome is not None

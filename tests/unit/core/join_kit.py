@@ -13,7 +13,14 @@ from overlay.core.join_plan import JoinPlan, Quorum
 from overlay.core.join_ports import LEAF_LIFE, Approval, GrantedInvite, JoinFinding, JoinLink, WrappedSecret
 from overlay.core.join_result import SignerHint
 from overlay.core.join_signer import ApprovalWanted, FinishWanted, JoinRefused, SignerEvent, SignerSide, welcome
-from overlay.core.joining import AnswerWanted, Joined, Joiner, JoinerEvent, JoinFailed, LinkDone
+from overlay.core.joining import (
+    AnswerWanted,
+    Joined,
+    Joiner,
+    JoinerEvent,
+    JoinFailed,
+    LinkDone,
+)
 from overlay.core.keys import Ed25519Signer, NodeId, Signer, verify_ed25519
 from overlay.core.policy import Policy
 from overlay.core.wire import lv, sha256

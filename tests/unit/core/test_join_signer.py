@@ -11,7 +11,14 @@ import pytest
 from overlay.core.certificate_request import build_request
 from overlay.core.certificates import TOLERANCE
 from overlay.core.join_binding import JoinBinding
-from overlay.core.join_frames import Finish, Join, JoinChallenge, TpmAnswer, pack_answer, unpack_answer
+from overlay.core.join_frames import (
+    Finish,
+    Join,
+    JoinChallenge,
+    TpmAnswer,
+    pack_answer,
+    unpack_answer,
+)
 from overlay.core.join_ports import JoinFinding
 from overlay.core.join_result import JoinResult
 from overlay.core.join_signer import STEP_TIMEOUT, ApprovalWanted, FinishWanted, JoinRefused

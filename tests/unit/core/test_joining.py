@@ -13,14 +13,8 @@ from overlay.core.join_frames import Finish, TpmAnswer, pack_answer, unpack_answ
 from overlay.core.join_plan import Quorum, check_bundle
 from overlay.core.join_result import JoinResult
 from overlay.core.join_signer import FinishWanted, SignerEvent, SignerSide, welcome
-from overlay.core.joining import (
-    STEP_TIMEOUT,
-    AnswerWanted,
-    Joiner,
-    JoinFailed,
-    LinkDone,
-    State,
-)
+from overlay.core.joiner_states import State
+from overlay.core.joining import STEP_TIMEOUT, AnswerWanted, Joiner, JoinFailed, LinkDone
 from overlay.errors import LocalProtocolError, Refused
 from overlay.registry import FrameType, Reason
 from tests.unit.core.authority_kit import make_member, make_mesh, seed

@@ -1,0 +1,127 @@
+"""What operators order about the mesh key itself: a new one, new shares, other members. One at a time on each node.
+
+A ceremony that fails changes nothing, says why and who is to blame, and can be ordered again.
+"""
+
+import math
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from overlay.app.authority.keeper import Keeper
+from overlay.app.authority.shares import Shares
+from overlay.app.authority.signing import OF_SIGNERS, Surroundings, is_of_next_key
+from overlay.app.authority.succeeding import CeremonyPorts, Succession, all_linked
+from overlay.core.authority.group_orders import Distribute
+from overlay.core.authority.order_payload import Order
+from overlay.core.authority.rollover import Rollover
+from overlay.core.authority.round_messages import RoundMessage
+from overlay.core.authority.stored_rollover import unpack_rollover
+from overlay.errors import OverlayError, Refused
+from overlay.registry import Reason
+from overlay.store.files import damaged
+from overlay.store.state import ROLLOVER
+
+OUTCOMES_KEPT: Final = 64  # of orders, for whoever asks what became of them: our guess
+
+
+class Ceremonies:
+    """Of one node."""
+
+    def __init__(self, around: Surroundings, keeper: Keeper, shares: Shares, ports: CeremonyPorts) -> None:
+        self.shares = shares
+        self.outcomes: dict[bytes, str] = {}  # by hash of the order: what went wrong, empty when it is done
+        self._around = around
+        self._keeper = keeper
+        self._ports = ports
+        self._one = trio.Lock()
+        self._succession: Succession | None = None
+        keeper.on_order = self.ordered
+        keeper.on_round = self._heard
+        keeper.on_object = self._object_came
+
+    async def run(self) -> None:
+        """Go on with what a crash has cut off; then wait for orders, until cancelled."""
+        await self.shares.settle()
+        self._keeper.desk.share_changed()
+        record = self._load()
+        if record is not None:
+            async with self._one:
+                await self._succeed(record)
+        await trio.sleep(math.inf)
+
+    def ordered(self, order: Order) -> None:
+        """An order counts from now on."""
+        match order.body:
+            case Distribute():
+                self._around.nursery.start_soon(self._perform, order, self._distribute)
+            case _:
+                return
+
+    async def _perform(self, order: Order, does: Callable[[Order], Awaitable[None]]) -> None:
+        async with self._one:
+            try:
+                await does(order)
+            except OverlayError as error:
+                self._ended(order, str(error))
+                reason = error.reason if isinstance(error, Refused) else Reason.INTERNAL
+                self._keeper.alarm(self._around.own_id, reason, f"{order.kind.name.lower()}: {error}")
+            else:
+                self._ended(order, "")
+
+    def _ended(self, order: Order, what: str) -> None:
+        self.outcomes[order.hash] = what
+        while len(self.outcomes) > OUTCOMES_KEPT:
+            del self.outcomes[next(iter(self.outcomes))]
+
+    # --- a new key --------------------------------------------------------------------------------------------------
+
+    async def _distribute(self, order: Order) -> None:
+        body, own, newest = order.body, self._around.own_id, self._keeper.ledger.chain.newest
+        assert isinstance(body, Distribute)
+        if own not in body.members and own not in newest.member_ids:
+            return
+        await all_linked(self._ports, body.members)
+        record = Rollover(proposal=Succession.proposal(self._keeper, self._ports, order))
+        succession = Succession(self._around, self._keeper, self.shares, self._ports, record)
+        if own in body.members:
+            await succession.generate(order)
+        await self._go_on(succession)
+
+    async def _succeed(self, record: Rollover) -> None:
+        await self._go_on(Succession(self._around, self._keeper, self.shares, self._ports, record))
+
+    async def _go_on(self, succession: Succession) -> None:
+        self._succession = succession
+        try:
+            await succession.run()
+        finally:
+            self._succession = None
+
+    def _load(self) -> Rollover | None:
+        content = self._ports.folder.read(ROLLOVER)
+        if content is None:
+            return None
+        try:
+            return unpack_rollover(content, self._keeper.ledger.chain)
+        except Refused as error:
+            raise damaged(self._ports.folder.file(ROLLOVER), str(error)) from None
+
+    # --- what comes -------------------------------------------------------------------------------------------------
+
+    def _heard(self, message: RoundMessage) -> None:
+        """A message of no session that is listened to: for the signer of a key to come, or early."""
+        if message.kind in OF_SIGNERS and is_of_next_key(message.session):
+            if self._succession is not None:
+                self._succession.desk.heard(message)
+            return
+        self._keeper.carrier.keep(message)
+
+    def _object_came(self) -> None:
+        """Another authority is in force: our share of it counts from now on."""
+        self._around.nursery.start_soon(self._settle)
+
+    async def _settle(self) -> None:
+        await self.shares.settle()
+        self._keeper.desk.share_changed()

@@ -1,0 +1,73 @@
+"""Our shares of the mesh key on the disk: the one in force, and the one that takes its place with an authority object."""
+
+from dataclasses import dataclass, field
+
+import trio
+
+from overlay.app.authority.ledger import Ledger
+from overlay.core.authority.objects import AuthorityObject
+from overlay.core.authority.sharing import SIZE_MAX, Share
+from overlay.core.wire import Bytes, make_map, open_map
+from overlay.errors import Refused
+from overlay.store.files import damaged
+from overlay.store.state import FOUNDING_KEY, SHARE_NEXT, StateFolder
+
+
+@dataclass(frozen=True, slots=True)
+class NextShare:
+    """A share that nobody uses yet, and the transcript that an object names when it counts."""
+
+    share: Share = field(repr=False)
+    transcript: bytes  # 32
+
+
+class Shares:
+    """Of one node. A share is never on the disk unless it is in force or may come to be."""
+
+    def __init__(self, folder: StateFolder, ledger: Ledger) -> None:
+        """Blocks. Raises StateDamaged."""
+        self._folder = folder
+        self._ledger = ledger
+        self.next = _load(folder)
+
+    async def keep_next(self, found: NextShare) -> None:
+        """Durable on return."""
+        data = make_map(found.transcript, found.share.pack_with_secret())
+        await trio.to_thread.run_sync(self._folder.write, SHARE_NEXT, data)
+        self.next = found
+
+    async def drop_next(self) -> None:
+        """It will never be used."""
+        await trio.to_thread.run_sync(self._folder.remove, SHARE_NEXT)
+        self.next = None
+
+    async def settle(self) -> None:
+        """If the newest object names the next share, it takes the place of the old one, which is erased for good."""
+        ledger, kept = self._ledger, self.next
+        newest = ledger.chain.newest
+        if kept is not None and newest.contents.transcript == kept.transcript:
+            await ledger.keep_share(kept.share)
+            await self.drop_next()
+        if newest.number == 0:
+            return
+        if ledger.share is not None and not _is_of(ledger.share, newest):
+            await ledger.keep_share(None)
+        await trio.to_thread.run_sync(self._folder.remove, FOUNDING_KEY)
+
+
+def _is_of(share: Share, newest: AuthorityObject) -> bool:
+    """Whether it is one of those with which this generation signs."""
+    group = share.group
+    same = (group.threshold, len(group.shares)) == (newest.threshold, len(newest.member_ids))
+    return same and group.public == newest.root.public_key
+
+
+def _load(folder: StateFolder) -> NextShare | None:
+    content = folder.read(SHARE_NEXT)
+    if content is None:
+        return None
+    try:
+        transcript, packed = open_map(content, Bytes(32), Bytes(1, 2 * SIZE_MAX), limit=3 * SIZE_MAX)
+        return NextShare(Share.unpack(packed), transcript)
+    except Refused as error:
+        raise damaged(folder.file(SHARE_NEXT), str(error)) from None
