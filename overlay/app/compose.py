@@ -21,7 +21,6 @@ from audit.log import AuditLog
 from discovery.mdns import MdnsFinder
 from discovery.static import BookFinder, StaticFinder
 from overlay.app.authority.ledger import Ledger
-from overlay.app.authority.renewing import METHOD
 from overlay.app.authority.seat import Seat, SeatParts
 from overlay.app.authority.shares import Shares
 from overlay.app.chronicle import Chronicle
@@ -284,7 +283,7 @@ class Setup:
             identity=self.identity, trust=self.trust, gate_keys=(mesh.gate_key,), tag=secrets.token_bytes(8),
             calendar=self.at, chance=SystemChance(), appraiser=PolicyAppraiser(self.policy), prover=self._prover,
             renew=renew, finders=self._finders(), known=self._known, keepers=(log, topics),
-            services={**offers.services, METHOD: self.seat.serve_renewal}, trust_keeper=self.seat,
+            services={**offers.services, **self.seat.services}, trust_keeper=self.seat,
             streams=dict(offers.streams), transient=topics.on_transient_batch, rekey=RekeyTimes.every(config.rekey_after),
             attest=AttestTimes.period(config.attest_every), listen=listen,
         )
@@ -310,10 +309,10 @@ class Setup:
 
         return Seat(SeatParts(
             folder=self.folder, ledger=self.ledger, appraiser=TpmJoinAppraiser(policy, EndorsementTrust), at=self.at,
-            gate=lambda: (mesh.gate_number, mesh.gate_key), addresses_of=self._addresses_of,
+            gate=lambda: (mesh.gate_number, mesh.gate_key), addresses_of=self._addresses_of, learn=self.memory.learn,
             make_request=lambda: build_request(self.signer, name), install=self._endorser.install,
             shares=Shares(self.folder, self.ledger), sign=self.signer.sign, heads=self._heads,
-            log_ends=self._log_ends,
+            log_ends=self._log_ends, refresh_wait=self.config.refresh_wait,
         ))
 
     def _heads(self, nodes: tuple[NodeId, ...]) -> tuple[ClosingCheckpoint, ...]:

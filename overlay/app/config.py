@@ -23,6 +23,7 @@ STATE_VARIABLE: Final = "OVERLAY_STATE"  # says which folder, so it cannot be in
 FILE_MAX: Final = 64 * 1024  # our guess
 LIST_MAX: Final = 256  # our guess: seeds, interfaces
 PERIOD: Final = (1.0, 3600.0)  # seconds: shorter is load, longer is keys and evidence that grow stale
+WAIT: Final = (1.0, 7 * 24 * 3600.0)  # seconds: up to a week, the usual time between two refreshes
 PORT_MAX: Final = 65_535
 
 _ADDRESS: Final = re.compile(
@@ -44,6 +45,7 @@ class Config:
     tcti: str = DEFAULT_TCTI
     rekey_after: float = RekeyTimes().after
     attest_every: float = AttestTimes().every
+    refresh_wait: float = 24 * 3600.0
     log_level: LogLevel = "warning"
 
 
@@ -232,7 +234,15 @@ def _text(key: str, value: object) -> object:
 
 
 def _period(key: str, value: object) -> object:
-    low, high = PERIOD
+    return _seconds(key, value, PERIOD)
+
+
+def _wait(key: str, value: object) -> object:
+    return _seconds(key, value, WAIT)
+
+
+def _seconds(key: str, value: object, within: tuple[float, float]) -> object:
+    low, high = within
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         _wrong(key, f"seconds from {low:g} to {high:g}")
     return float(value)
@@ -274,6 +284,7 @@ TABLE: Final = (
     Setting("tcti", "how the TPM is reached, such as device:/dev/tpmrm0", _text),
     Setting("rekey_after", "seconds after which a link gets fresh keys", _period, _number_of, metavar="SECONDS"),
     Setting("attest_every", "seconds between two proofs of our software", _period, _number_of, metavar="SECONDS"),
+    Setting("refresh_wait", "seconds that new shares wait for a signer that is away", _wait, _number_of, metavar="SECONDS"),
     Setting("log_level", "debug, info, warning or error", _word("debug", "info", "warning", "error"), metavar="LEVEL"),
 )
 SETTING: Final = {setting.key: setting for setting in TABLE}

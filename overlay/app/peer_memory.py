@@ -43,11 +43,15 @@ class PeerMemory:
         return {node_id: peer.addresses for node_id, peer in self._book.peers.items()}
 
     def observe(self, event: NodeEvent) -> None:
-        """Take a link that we dialled; others say nothing about where a peer listens."""
+        """Take a link that we dialled; those that dialled us are asked where they listen."""
         if isinstance(event, PeerUp) and event.dialled:
             host, _, port = event.address.rpartition(" ")
-            self._book = self._book.with_peer(NodeId.parse(event.node), event.name, [(host, int(port))], self._at())
-            self._changed.set()
+            self.learn(NodeId.parse(event.node), event.name, (host, int(port)))
+
+    def learn(self, node: NodeId, name: str, address: Address) -> None:
+        """A member says where it listens, or was reached there."""
+        self._book = self._book.with_peer(node, name, [address], self._at())
+        self._changed.set()
 
     async def run(self) -> None:
         """Write changes until cancelled; a disk that takes nothing costs the memory only."""

@@ -401,7 +401,7 @@ class Node:
             case kind if kind in TRUST_FRAMES:
                 if self.parts.trust_keeper is None:
                     raise Refused(Reason.UNSUPPORTED, f"{kind.name}: this node keeps no trust")
-                self.parts.trust_keeper.received(message.peer.node_id, kind, body)
+                self.parts.trust_keeper.received(message.peer, kind, body)
             case FrameType.HEADS | FrameType.WANT | FrameType.ITEMS:
                 chain_kind = _chain_kind(body)
                 replicator = None if chain_kind is None else self.replicators.get(chain_kind)

@@ -8,6 +8,7 @@ import trio
 from overlay.core.handshake import Side
 from overlay.core.keys import NodeId
 from overlay.core.mesh.found import AnnouncementFacts, Candidate
+from overlay.core.trust import VerifiedPeer
 from overlay.registry import FrameType, Mode
 
 if TYPE_CHECKING:
@@ -50,6 +51,6 @@ class TrustKeeper(Protocol):
         """There is a link to this peer now. Must not block."""
         ...
 
-    def received(self, peer: NodeId, kind: FrameType, body: bytes) -> None:
-        """One of `TRUST_FRAMES` from a linked peer. Must not block; raises Refused, which ends the link."""
+    def received(self, peer: VerifiedPeer, kind: FrameType, body: bytes) -> None:
+        """One of `TRUST_FRAMES`, under the credentials with which it came. Must not block. Raises Refused: the link ends."""
         ...

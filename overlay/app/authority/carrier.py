@@ -12,8 +12,7 @@ from overlay.core.authority.round_messages import Outgoing, RoundMessage, sign_r
 from overlay.core.identity import LocalIdentity
 from overlay.core.keys import MeshId, NodeId
 from overlay.core.trust import VerifiedPeer
-from overlay.errors import Refused
-from overlay.registry import FrameType, Reason
+from overlay.registry import FrameType
 
 EARLY_MAX: Final = 256  # messages of sessions that nobody listens to yet: our guess
 
@@ -24,12 +23,9 @@ Tell = Callable[[NodeId, FrameType, bytes], bool]
 class Carrier:
     """Of one node."""
 
-    def __init__(
-        self, *, own: Callable[[], LocalIdentity], mesh_id: MeshId, peer: Callable[[NodeId], VerifiedPeer | None], tell: Tell
-    ) -> None:
+    def __init__(self, *, own: Callable[[], LocalIdentity], mesh_id: MeshId, tell: Tell) -> None:
         self._own = own
         self._mesh_id = mesh_id
-        self._peer = peer
         self._tell = tell
         self._listeners: dict[bytes, Hear] = {}
         self._others: Hear = self._keep_early
@@ -49,11 +45,8 @@ class Carrier:
                 self._tell(message.to, FrameType.AUTHORITY_ROUND, sign_round_message(own, self._mesh_id, message))
         self._deliver_local()
 
-    def received(self, sender: NodeId, raw: bytes) -> None:
+    def received(self, peer: VerifiedPeer, raw: bytes) -> None:
         """A message from a node that is linked. Raises Refused for one that it has not signed, or not for us."""
-        peer = self._peer(sender)
-        if peer is None:
-            raise Refused(Reason.WRONG_AUTHOR, "a message of nobody that is linked")
         self._hand_out(verify_round_message(raw, own_id=self._own().node_id, mesh_id=self._mesh_id, peer=peer))
 
     @contextmanager

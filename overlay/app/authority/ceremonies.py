@@ -4,22 +4,24 @@ A ceremony that fails changes nothing, says why and who is to blame, and can be 
 """
 
 import math
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
 
 from overlay.app.authority.keeper import Keeper
+from overlay.app.authority.resharing import PATIENCE, GroupNews, Handover, Mending
 from overlay.app.authority.shares import Shares
 from overlay.app.authority.signing import OF_SIGNERS, Surroundings, is_of_next_key
 from overlay.app.authority.succeeding import CeremonyPorts, Succession, all_linked
-from overlay.core.authority.group_orders import Distribute
+from overlay.core.authority.group_orders import Distribute, Refresh, Reshare
 from overlay.core.authority.order_payload import Order
 from overlay.core.authority.rollover import Rollover
 from overlay.core.authority.round_messages import RoundMessage
 from overlay.core.authority.stored_rollover import unpack_rollover
 from overlay.errors import OverlayError, Refused
-from overlay.registry import Reason
+from overlay.registry import Reason, RoundKind
 from overlay.store.files import damaged
 from overlay.store.state import ROLLOVER
 
@@ -29,7 +31,9 @@ OUTCOMES_KEPT: Final = 64  # of orders, for whoever asks what became of them: ou
 class Ceremonies:
     """Of one node."""
 
-    def __init__(self, around: Surroundings, keeper: Keeper, shares: Shares, ports: CeremonyPorts) -> None:
+    def __init__(
+        self, around: Surroundings, keeper: Keeper, shares: Shares, ports: CeremonyPorts, patience: float = PATIENCE
+    ) -> None:
         self.shares = shares
         self.outcomes: dict[bytes, str] = {}  # by hash of the order: what went wrong, empty when it is done
         self._around = around
@@ -37,6 +41,8 @@ class Ceremonies:
         self._ports = ports
         self._one = trio.Lock()
         self._succession: Succession | None = None
+        self._patience = patience  # seconds that a refresh waits for a member that is away
+        self._mending = Mending(around, keeper, ports)
         keeper.on_order = self.ordered
         keeper.on_round = self._heard
         keeper.on_object = self._object_came
@@ -56,6 +62,8 @@ class Ceremonies:
         match order.body:
             case Distribute():
                 self._around.nursery.start_soon(self._perform, order, self._distribute)
+            case Refresh() | Reshare():
+                self._around.nursery.start_soon(self._perform, order, self._hand_over)
             case _:
                 return
 
@@ -92,6 +100,43 @@ class Ceremonies:
     async def _succeed(self, record: Rollover) -> None:
         await self._go_on(Succession(self._around, self._keeper, self.shares, self._ports, record))
 
+    async def _hand_over(self, order: Order) -> None:
+        """New shares of the same key."""
+        await Handover(self._around, self._keeper, self.shares, self._ports, order, self._patience).run()
+
+    async def repair(self) -> None:
+        """Get our share back from the others. Raises Refused."""
+        async with self._one:
+            await self._mending.repair(await self._ask_group())
+
+    async def _ask_group(self) -> GroupNews:
+        """What t members say alike of the key and its generation. Raises Refused."""
+        threshold, said = self._keeper.ledger.chain.newest.threshold, list[GroupNews]()
+        for member in self._keeper.ledger.chain.newest.member_ids:
+            if member != self._around.own_id and self._around.linked(member):
+                try:
+                    said.append(GroupNews.unpack(await self._ports.ask_group(member)))
+                except OverlayError:
+                    continue
+        votes = Counter((one.generation, one.group.pack()) for one in said)
+        [(found, count)] = votes.most_common(1) or [((0, b""), 0)]
+        if count < threshold:
+            raise Refused(Reason.NOT_ENOUGH_SIGNERS, f"{count} of {threshold} members say which generation is in force")
+        return next(one for one in said if (one.generation, one.group.pack()) == found)
+
+    def group_news(self) -> bytes:
+        """What we tell a member that has lost its share. Raises Refused(NOT_A_SIGNER)."""
+        share = self._keeper.ledger.share
+        if share is None:
+            raise Refused(Reason.NOT_A_SIGNER, "this node has no share")
+        return GroupNews(share.generation, share.group, self._keeper.ledger.bindings).pack()
+
+    async def _help(self, message: RoundMessage) -> None:
+        try:
+            await self._mending.help(message)
+        except OverlayError as error:
+            self._keeper.alarm(message.sender, getattr(error, "reason", Reason.INTERNAL), f"asked for its share: {error}")
+
     async def _go_on(self, succession: Succession) -> None:
         self._succession = succession
         try:
@@ -115,6 +160,9 @@ class Ceremonies:
         if message.kind in OF_SIGNERS and is_of_next_key(message.session):
             if self._succession is not None:
                 self._succession.desk.heard(message)
+            return
+        if message.kind is RoundKind.REPAIR_PLAN:
+            self._around.nursery.start_soon(self._help, message)
             return
         self._keeper.carrier.keep(message)
 

@@ -253,7 +253,14 @@ class Commands:
         return Report(report.said, {**report.fields, "authority": newest.number, "root": newest.root.key_hash.hex()})
 
     async def _repair(self, options: Options) -> Report:
-        raise UsageError(f"repair is not to be had yet: {len(options)}")
+        ledger = self._keeper.ledger
+        if not ledger.is_signer(self._own):
+            raise UsageError("this node is no member of the authority, so there is no share to repair")
+        if options.get("dry_run"):
+            return Report(("dry run: the other members would give this one its share back",), {"dry_run": True})
+        await self._seat.ceremonies.repair()
+        generation = None if ledger.share is None else ledger.share.generation
+        return Report(("the share is repaired",), {"share_generation": generation})
 
     async def _audit(self, options: Options) -> Report:
         raise UsageError(f"audit is not to be had yet: {len(options)}")

@@ -9,7 +9,7 @@ import trio
 
 from overlay.app.authority.keeper import Keeper
 from overlay.app.authority.signing import Surroundings
-from overlay.core.authority.order_bodies import GrantRoles, Invite
+from overlay.core.authority.order_bodies import GrantRoles
 from overlay.core.authority.orders import SignedOrder, parse_order
 from overlay.core.authority.x509_requests import IssueLeaf
 from overlay.core.certificate_profile import LeafFacts
@@ -19,8 +19,9 @@ from overlay.core.enrolment_files import Bundle
 from overlay.core.guests import host
 from overlay.core.handshake import Side
 from overlay.core.identity import LocalIdentity
+from overlay.core.invite_checker import Ledger as Books
+from overlay.core.invite_checker import LedgerChecker
 from overlay.core.join_frames import Join, Renewal
-from overlay.core.join_key import verify_join_proof
 from overlay.core.join_ports import GrantedInvite, JoinAppraiser, JoinLink
 from overlay.core.join_result import JoinResult, SignerHint
 from overlay.core.join_signer import ApprovalWanted, FinishWanted, SignerEvent, SignerSide, welcome
@@ -55,6 +56,7 @@ class Hosting:
         self._keeper = keeper
         self._ledger = keeper.ledger
         self._ports = ports
+        self._checker = LedgerChecker(self._books)
 
     # --- TrustKeeper ------------------------------------------------------------------------------------------------
 
@@ -64,7 +66,7 @@ class Hosting:
 
     def host(self, mode: Mode) -> Host | None:
         """Who talks to them."""
-        return {Mode.JOIN: self._host_joiner, Mode.RENEW: self._host_renewal}.get(mode)
+        return self._host_joiner if mode is Mode.JOIN else None
 
     # --- joiners ----------------------------------------------------------------------------------------------------
 
@@ -111,23 +113,14 @@ class Hosting:
         self._keeper.approvals.join(approval)
 
     def check_invite(self, join: Join, link: JoinLink, request: Request, at: datetime) -> GrantedInvite:
-        """InviteChecker: an order that counts, and the proof that the joiner holds its token, for this link. Raises Refused."""
-        found = parse_order(join.invite)
-        order = found.says
-        if order.hash not in {one.hash for one in self._keeper.orders_that_count()}:
+        """InviteChecker: what the books say, once they hold this invite. Raises Refused."""
+        if parse_order(join.invite).says.hash not in self._ledger.orders.held:
             self._learn(join.invite)
-        if order.hash not in {one.hash for one in self._keeper.orders_that_count()}:
-            raise Refused(Reason.BAD_INVITE, "an invite that does not count")
-        if not isinstance(order.body, Invite):
-            raise Refused(Reason.BAD_INVITE, "another kind of order")
-        invite = order.body
-        verify_join_proof(
-            join.proof, invite.join_public, mesh_id=link.mesh_id, h=link.h, signer=link.signer,
-            invite_id=invite.invite_id, csr=join.csr,
-        )
-        name = invite.name or join.name or request.name
-        self._ledger.invites.use(order, request.node_id, name, at)  # whether it could be used
-        return GrantedInvite(invite_id=invite.invite_id, hash=order.hash, roles=invite.roles, name=invite.name)
+        return self._checker.check_invite(join, link, request, at)
+
+    def _books(self) -> Books:
+        ledger = self._ledger
+        return Books(ledger.orders, ledger.invites, self._keeper.standing())
 
     def _learn(self, invite: bytes) -> None:
         """An invite that we were not there to hear of, by an operator whom we know."""
@@ -143,19 +136,6 @@ class Hosting:
         return welcome(hints, ledger.chain.to_show)
 
     # --- renewal ----------------------------------------------------------------------------------------------------
-
-    async def _host_renewal(self, link: GuestLink) -> None:
-        ready = await link.ready()
-        peer = ready.peer
-        if peer is None:
-            raise Refused(Reason.BAD_CERTIFICATE, "who renews shows a certificate")
-        while True:
-            frame = await link.receive()
-            if frame.type is FrameType.RENEWAL:
-                result = await self.renew(Renewal.unpack(frame.body), peer.certificate)
-                await link.send(FrameType.JOIN_RESULT, result.pack())
-            else:
-                self._keeper.received(peer.node_id, frame.type, frame.body)
 
     async def renew(self, renewal: Renewal, old: VerifiedCertificate) -> JoinResult:
         """Approve a renewal, or finish one that t signers have approved; a refusal is an answer, too."""

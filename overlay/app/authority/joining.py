@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 PATIENCE: Final = 60.0  # seconds to find enough signers: our guess
 AGAIN: Final = 2.0  # seconds until an address that did not answer is tried again
 TAG_SIZE: Final = 8
+NOBODY: Final = "is a signer of the mesh up, and in this network? Else have a token made with `overlay invite --address`"
 
 Prove = Callable[[JoinTpm, JoinChallenge, JoinBinding], Awaitable[TpmAnswer]]
 
@@ -96,7 +97,7 @@ async def join(wish: JoinWish, *, patience: float = PATIENCE) -> Bundle:
             for finder in wish.finders:
                 tasks.start_soon(search.find, finder)
             return await search.run()
-    raise PeerUnreachable(search.story(), hint="is a signer of the mesh up, and in this network? Name one with --address")
+    raise PeerUnreachable(search.story(), hint=NOBODY)
 
 
 class _Search:

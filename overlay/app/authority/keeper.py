@@ -28,7 +28,7 @@ from overlay.core.authority.x509_requests import IssueLeaf, RevocationList
 from overlay.core.certificate_profile import serial_number
 from overlay.core.certificate_request import verify_request
 from overlay.core.keys import NodeId
-from overlay.core.trust import Quarantine, TrustSet
+from overlay.core.trust import Quarantine, TrustSet, VerifiedPeer
 from overlay.core.trust_update import TrustUpdate, update_of
 from overlay.core.wire import sha256
 from overlay.errors import Refused
@@ -118,18 +118,18 @@ class Keeper:
             if held.order.not_after >= at:
                 tell(peer, FrameType.ORDER, held.signed.pack())
 
-    def received(self, peer: NodeId, kind: FrameType, body: bytes) -> None:
+    def received(self, peer: VerifiedPeer, kind: FrameType, body: bytes) -> None:
         """A frame of trust. Raises Refused for what no honest peer sends."""
         try:
             match kind:
                 case FrameType.AUTHORITY_ROUND:
                     self.carrier.received(peer, body)
                 case FrameType.ORDER:
-                    self.take_order(SignedOrder.unpack(body), peer)
+                    self.take_order(SignedOrder.unpack(body), peer.node_id)
                 case FrameType.TRUST_UPDATE:
-                    self.take_update(TrustUpdate.unpack(body), peer)
+                    self.take_update(TrustUpdate.unpack(body), peer.node_id)
                 case _:
-                    self.take_object(body, peer)
+                    self.take_object(body, peer.node_id)
         except Refused as error:
             if error.reason not in PASSED_OVER:
                 raise
@@ -253,9 +253,9 @@ class Keeper:
 
     async def _publish(self) -> None:
         try:
-            for _ in range(TRIES):
+            for attempt in range(TRIES):
                 await trio.sleep(self._turn() * TURN)
-                if await self._publish_once():
+                if await self._publish_once(attempt):
                     return
                 await trio.sleep(TURN)
         finally:
@@ -268,10 +268,10 @@ class Keeper:
         linked = [one for one in members if one == self._around.own_id or self._around.linked(one)]
         return linked.index(self._around.own_id) if self._around.own_id in linked else len(linked)
 
-    async def _publish_once(self) -> bool:
+    async def _publish_once(self, attempt: int) -> bool:
         """Whether all that is ordered is revoked now."""
         ledger = self.ledger
-        facts = next_list(ledger.trust, self.orders_that_count(), ledger.members, self._around.at())
+        facts = next_list(ledger.trust, self.orders_that_count(), ledger.members, self._around.at(), attempt)
         if facts is None:
             return True
         try:

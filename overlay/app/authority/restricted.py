@@ -26,7 +26,7 @@ LOOK: Final = 1.0  # seconds between two looks at whom to dial
 ANSWER_WITHIN: Final = 25.0
 TAG: Final = bytes(8)
 
-Received = Callable[[NodeId, FrameType, bytes], None]
+Received = Callable[[VerifiedPeer, FrameType, bytes], None]
 Renew = Callable[[Renewal, VerifiedCertificate], Awaitable[JoinResult]]
 
 
@@ -133,7 +133,7 @@ class Restricted:
                 elif frame.type is FrameType.JOIN_RESULT:
                     self._take_answer(peer.node_id, frame.body)
                 else:
-                    self._received(peer.node_id, frame.type, frame.body)
+                    self._received(peer, frame.type, frame.body)
         finally:
             if self._links.get(peer.node_id) == (link, peer):
                 del self._links[peer.node_id]

@@ -1,6 +1,6 @@
 """A node's seat in the authority: everything in this folder put together, behind the port that the engine knows."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,19 +26,22 @@ from overlay.core.handshake import Side
 from overlay.core.join_frames import Renewal
 from overlay.core.join_result import JoinResult
 from overlay.core.keys import NodeId
+from overlay.core.mesh.found import Address
 from overlay.core.renewal import Attempt
 from overlay.core.revocation_profile import LogEnd, LogName
-from overlay.core.trust import Credentials
-from overlay.errors import PeerUnreachable, Refused
+from overlay.core.trust import Credentials, VerifiedPeer
+from overlay.errors import NotAllowed, OverlayError, PeerUnreachable, Refused
 from overlay.events import AuthorityAlarm
 from overlay.net.background import background
 from overlay.net.guest import GuestLink
 from overlay.net.node import Node
-from overlay.net.request import Request
-from overlay.registry import FrameType, Mode, Reason
+from overlay.net.request import Handler, Request
+from overlay.registry import FrameType, Mode, Reason, Role
 from overlay.store.membership import StoredCertificate
 from overlay.store.state import RENEWAL_ATTEMPT, StateFolder
 
+GROUP: Final = "overlay.group"
+WHERE: Final = "overlay.where"
 ASK_WITHIN: Final = 25.0  # seconds for one signer, which may have to ask others
 
 
@@ -52,9 +55,11 @@ class SeatParts:
     at: Callable[[], datetime]
     gate: Callable[[], tuple[int, bytes]]
     addresses_of: Callable[[NodeId], tuple[str, ...]]
+    learn: Callable[[NodeId, str, Address], None]  # where a member listens
     make_request: Callable[[], bytes]  # a CSR for our identity key
     install: Callable[[StoredCertificate], None]  # blocks
     shares: Shares
+    refresh_wait: float  # seconds that a refresh waits for a member that is away
     sign: Callable[[bytes], bytes] = field(repr=False)  # by our identity key; blocks
     heads: Callable[[tuple[NodeId, ...]], tuple[ClosingCheckpoint, ...]]
     log_ends: Callable[[tuple[NodeId, ...]], dict[LogName, LogEnd]] = field(default=lambda _nodes: {})
@@ -118,11 +123,45 @@ class Seat:
             self.ledger.saw(found.certificate)
         self._keeper.peer_opened(peer)
         self.renewing.look()
+        link = self._engine.pool.links[peer]
+        if link.session.role is Role.OTHER:
+            self._around.nursery.start_soon(self._ask_where, peer, link.address.rpartition(" ")[0])
 
-    def received(self, peer: NodeId, kind: FrameType, body: bytes) -> None:
+    def _restricted_opened(self, peer: NodeId) -> None:
+        """A link of mode 3: trust sets are compared before anybody signs."""
+        self.keeper.peer_opened(peer)
+        self.renewing.look()
+
+    async def _ask_where(self, peer: NodeId, host: str) -> None:
+        """Who dialled us is asked on which port it listens, so that we can send joiners there, and dial it ourselves."""
+        try:
+            port = int.from_bytes(await self.engine.call(peer, WHERE, b"", ASK_WITHIN), "big")
+        except OverlayError:
+            return
+        found = self.engine.verified_peer(peer)
+        if found is not None and 0 < port < 2**16:
+            self.parts.learn(peer, found.name, (host, port))
+
+    async def serve_group(self, request: Request) -> bytes:
+        """The service `overlay.group`: to a member of the authority, which key and generation our share is of."""
+        if not self.ledger.is_signer(request.peer.node_id):
+            raise NotAllowed("only members of the authority ask for this")
+        return self.ceremonies.group_news()
+
+    async def serve_where(self, request: Request) -> bytes:
+        """The service `overlay.where`: the TCP port on which we listen, two bytes."""
+        del request
+        return self.engine.port.to_bytes(2, "big")
+
+    def received(self, peer: VerifiedPeer, kind: FrameType, body: bytes) -> None:
         """A frame of trust."""
         if self._keeper is not None:
             self._keeper.received(peer, kind, body)
+
+    @property
+    def services(self) -> Mapping[str, Handler]:
+        """What peers may ask us for."""
+        return {METHOD: self.serve_renewal, WHERE: self.serve_where, GROUP: self.serve_group}
 
     async def serve_renewal(self, request: Request) -> bytes:
         """The service `overlay.renew`: a linked peer asks us, as a signer, to renew its certificate."""
@@ -140,23 +179,23 @@ class Seat:
         async with background() as nursery:
             self._engine = engine
             self._restricted = restricted = Restricted(engine, self.parts.addresses_of, self.received, nursery)
-            around = Surroundings(
+            self._around = around = Surroundings(
                 own_id=engine.identity.node_id, chance=engine.parts.chance, at=self.parts.at, linked=restricted.linked,
                 nursery=nursery,
             )
             carrier = Carrier(
-                own=lambda: engine.identity, mesh_id=self.ledger.trust.mesh_id, peer=restricted.peer, tell=restricted.tell
+                own=lambda: engine.identity, mesh_id=self.ledger.trust.mesh_id, tell=restricted.tell
             )
             self._keeper = Keeper(around, self.ledger, carrier, restricted)
             self._hosting = Hosting(around, self._keeper, Ports(
                 identity=lambda: engine.identity, appraiser=self.parts.appraiser, gate=self.parts.gate,
                 credentials_of=self._credentials_of, addresses_of=self.parts.addresses_of,
             ))
-            restricted.renew = self._hosting.renew
+            restricted.renew, restricted.opened = self._hosting.renew, self._restricted_opened
             self._ceremonies = Ceremonies(around, self._keeper, self.parts.shares, CeremonyPorts(
                 folder=self.parts.folder, identity=lambda: engine.identity, sign=self.parts.sign, peer=engine.verified_peer,
-                heads=self.parts.heads,
-            ))
+                heads=self.parts.heads, ask_group=lambda member: engine.call(member, GROUP, b"", ASK_WITHIN),
+            ), self.parts.refresh_wait)
             self._renewing = Renewing(self._renewal_ports())
             self.ledger.saw(engine.identity.verified.certificate)
             nursery.start_soon(self._keeper.run)

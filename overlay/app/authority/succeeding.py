@@ -48,6 +48,7 @@ class CeremonyPorts:
     sign: Callable[[bytes], bytes] = field(repr=False)  # by our identity key; blocks, for a TPM
     peer: Callable[[NodeId], VerifiedPeer | None]
     heads: Callable[[tuple[NodeId, ...]], tuple[ClosingCheckpoint, ...]]
+    ask_group: Callable[[NodeId], Awaitable[bytes]]  # a member says which key it has a share of
 
 
 def message_keys(ports: CeremonyPorts, members: tuple[NodeId, ...]) -> Mapping[NodeId, bytes] | None:
@@ -84,6 +85,8 @@ class Succession:
         self._session = session_of(record.proposal)
         self._agreed: set[bytes] = set()  # by the new key
         self._woken = trio.Event()
+        self._writing = trio.Lock()
+        self._over = False
         self.desk = SigningDesk(
             around, keeper.ledger, keeper.carrier, approve=self._approve, note=keeper.note, hand=self._next_hand, next_key=True
         )
@@ -93,7 +96,7 @@ class Succession:
         """What the order asks for. Raises Refused."""
         body = order.body
         assert isinstance(body, Distribute)
-        keys = [_identity_of(ports, member) for member in body.members]
+        keys = [identity_of(ports, member) for member in body.members]
         return Proposal.of(keeper.ledger.chain.newest.contents, keys, body.threshold, order.not_before)
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -305,10 +308,14 @@ class Succession:
         self.desk.share_changed()
 
     async def _write(self) -> None:
-        await trio.to_thread.run_sync(self._ports.folder.write, ROLLOVER, pack_rollover(self.record))
+        async with self._writing:
+            if not self._over:
+                await trio.to_thread.run_sync(self._ports.folder.write, ROLLOVER, pack_rollover(self.record))
 
     async def _forget(self) -> None:
-        await trio.to_thread.run_sync(self._ports.folder.remove, ROLLOVER)
+        async with self._writing:
+            self._over = True
+            await trio.to_thread.run_sync(self._ports.folder.remove, ROLLOVER)
 
     def _name(self, node: NodeId) -> str:
         seen = self._keeper.ledger.members.get(node)
@@ -322,7 +329,7 @@ def session_of(proposal: Proposal) -> bytes:
     return bytes([found[0] & 0x7F]) + found[1:]
 
 
-def _identity_of(ports: CeremonyPorts, member: NodeId) -> IdentityKey:
+def identity_of(ports: CeremonyPorts, member: NodeId) -> IdentityKey:
     """Of a linked node, or our own. Raises Refused."""
     own = ports.identity()
     if member == own.node_id:

@@ -113,7 +113,7 @@ def sign(share: Share, nonces: Nonces, message: bytes, commitments: Sequence[Com
     """Our signature share, 32 bytes (RFC 9591, section 5.2); the nonces are gone afterwards, whatever happens.
 
     Raises:
-        Refused: BAD_SHARE for a list that is not sorted, too short, or that does not hold our commitment as it is.
+        Refused: BAD_SHARE for a list that does not hold our commitment as it is; whatever `check_commitments` raises.
         ValueError: these nonces were used before.
     """
     hiding, binding = nonces.take()
@@ -126,7 +126,7 @@ def sign(share: Share, nonces: Nonces, message: bytes, commitments: Sequence[Com
 
 
 def check_commitments(group: GroupKey, commitments: Sequence[Commitment]) -> None:
-    """At least t, at most n, sorted and different; raises Refused(BAD_SHARE)."""
+    """Sorted, different, of members (BAD_SHARE), and at least t (NOT_ENOUGH_SIGNERS): raises Refused."""
     identifiers = _identifiers(commitments)
     if identifiers != sorted(set(identifiers)) or not set(identifiers) <= set(group.shares):
         raise Refused(Reason.BAD_SHARE, "commitments are of different members, sorted")
@@ -142,14 +142,16 @@ def check_commitments(group: GroupKey, commitments: Sequence[Commitment]) -> Non
 def verify_share(
     group: GroupKey, identifier: int, signature_share: bytes, message: bytes, commitments: Sequence[Commitment]
 ) -> bool:
-    """Whether this member's signature share is good (RFC 9591, section 5.4)."""
+    """Whether this member's signature share is good (RFC 9591, section 5.4); raises what `check_commitments` raises."""
+    check_commitments(group, commitments)
     return _share_fits(group, identifier, signature_share, _case(group, message, commitments), commitments)
 
 
 def bad_shares(
     group: GroupKey, message: bytes, commitments: Sequence[Commitment], shares: Mapping[int, bytes]
 ) -> tuple[int, ...]:
-    """The members whose signature shares are bad or missing: identifiable abort."""
+    """The members whose signature shares are bad or missing: identifiable abort. Raises what `check_commitments` raises."""
+    check_commitments(group, commitments)
     case = _case(group, message, commitments)
     return tuple(
         one.identifier for one in commitments
@@ -182,11 +184,13 @@ def aggregate(
 def _share_fits(
     group: GroupKey, identifier: int, signature_share: bytes, case: _Case, commitments: Sequence[Commitment]
 ) -> bool:
+    own = next((one for one in commitments if one.identifier == identifier), None)
+    if own is None:
+        return False
     try:
         response = Scalar.from_bytes(signature_share)
     except ValueError:
         return False
-    [own] = [one for one in commitments if one.identifier == identifier]
     share = own.hiding + own.binding * case.factors[identifier]
     weight = lagrange(identifier, _identifiers(commitments))
     return BASE * response == share + Point(group.shares[identifier]) * (case.challenge * weight)

@@ -4,10 +4,11 @@ Every signer works it out from the orders that it holds itself: a coordinator ca
 """
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from overlay.core.authority.order_bodies import Replace, Revoke
 from overlay.core.authority.order_payload import Order
+from overlay.core.certificates import TOLERANCE
 from overlay.core.keys import NodeId
 from overlay.core.members import Members
 from overlay.core.revocation_profile import LIST_LIFE, ListFacts, Mark, RevocationReason, Revocations
@@ -32,18 +33,22 @@ def ordered(orders: Iterable[Order]) -> Revocations:
     return found
 
 
-def next_list(trust: TrustSet, orders: Iterable[Order], members: Members, at: datetime) -> ListFacts | None:
+def next_list(
+    trust: TrustSet, orders: Iterable[Order], members: Members, at: datetime, attempt: int = 0
+) -> ListFacts | None:
     """The list that is due; None where all that is ordered is revoked already.
 
-    The certificates of a revoked node that are still in force are named too, for tools that know serials only.
+    The certificates of a revoked node that are still in force are named too, for tools that know serials only. The list
+    follows from the orders, its time as well: signers that propose one at the same time propose the same bytes. After an
+    `attempt` that found the number bound otherwise, a higher number is taken.
     """
     wanted = trust.revocations.merged(ordered(orders))
     wanted = wanted.merged(_serials(wanted, members, at))
     if wanted == trust.revocations:
         return None
-    begin = at.replace(microsecond=0)
+    begin = max(mark.revoked for mark in wanted.nodes.values())
     return ListFacts(
-        number=trust.number + 1, this_update=begin, next_update=begin + LIST_LIFE, revocations=wanted
+        number=trust.number + 1 + attempt, this_update=begin, next_update=begin + LIST_LIFE, revocations=wanted
     )
 
 
@@ -61,7 +66,7 @@ def check_list(facts: ListFacts, trust: TrustSet, orders: Iterable[Order], membe
     allowed = allowed.merged(_serials(allowed, members, None))
     if not allowed.covers(facts.revocations):
         raise Refused(Reason.BAD_REVOCATION_LIST, "it revokes what no operator has ordered")
-    if abs(facts.this_update - at) > timedelta(minutes=5) or facts.next_update - facts.this_update != LIST_LIFE:
+    if facts.this_update - TOLERANCE > at or facts.next_update - facts.this_update != LIST_LIFE:
         raise Refused(Reason.CLOCK, "the list is of another time")
 
 

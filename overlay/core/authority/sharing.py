@@ -36,7 +36,7 @@ def evaluate_commitment(points: Sequence[Point], identifier: int) -> Point:
 def _times(point: Point, number: int) -> Point:
     """A point times a public identifier; a few additions are faster than one multiplication in constant time."""
     bits = f"{number:b}"[1:]
-    if len(bits) + bits.count("1") > ADDITIONS_MAX:
+    if number == 0 or len(bits) + bits.count("1") > ADDITIONS_MAX:
         return point * Scalar.of(number)
     total = point
     for bit in bits:

@@ -146,6 +146,32 @@ def test_a_missing_share_is_named_too_and_one_for_another_message_is_bad() -> No
     assert bad_shares(shares[1].group, b"another", commitments, parts) == (1, 2)
 
 
+def test_whoever_checks_shares_refuses_a_list_of_commitments_too_and_a_member_outside_it_has_no_good_share() -> None:
+    shares = dealt(2, 3)
+    group = shares[1].group
+    commitments, parts = signed(shares, (1, 2))
+    assert not verify_share(group, 3, parts[1], MESSAGE, commitments)
+    stranger = [commitments[0], replace(commitments[1], identifier=9)]
+    assert reason(lambda: verify_share(group, 9, parts[2], MESSAGE, stranger)) is Reason.BAD_SHARE
+    assert reason(lambda: bad_shares(group, MESSAGE, commitments[::-1], parts)) is Reason.BAD_SHARE
+    assert reason(lambda: aggregate(group, MESSAGE, commitments[::-1], parts)) is Reason.BAD_SHARE
+    assert reason(lambda: verify_share(group, 1, parts[1], MESSAGE, commitments[:1])) is Reason.NOT_ENOUGH_SIGNERS
+
+
+def test_fewer_than_t_make_nothing_by_saying_that_fewer_are_needed() -> None:
+    shares = dealt(3, 5)
+    group = replace(shares[1].group, threshold=2)
+    shares = {one: replace(share, group=group) for one, share in shares.items()}
+    commitments, parts = signed(shares, (1, 2))
+    assert reason(lambda: aggregate(group, MESSAGE, commitments, parts)) is Reason.BAD_SHARE
+
+
+def test_nonces_of_another_member_do_not_sign() -> None:
+    shares = dealt(2, 3)
+    nonces, commitments = round_one(shares, (1, 2))
+    assert reason(lambda: sign(shares[2], nonces[1], MESSAGE, commitments)) is Reason.BAD_SHARE
+
+
 def test_commitments_pack_and_what_is_no_element_is_refused() -> None:
     _, commitment = commit(dealt(2, 3)[2], SeededChance(4))
     assert Commitment.unpack(commitment.pack()) == commitment
