@@ -103,7 +103,7 @@ class InternalError(RuntimeError):
 HINTS: Final = {
     Reason.BAD_GATE: "the other side does not belong to this mesh, or its bundle is from another one",
     Reason.OTHER_MESH: "compare the mesh shown by `overlay status` on both nodes",
-    Reason.CERTIFICATE_EXPIRED: "issue a new certificate with `overlay request` and `overlay admit`",
+    Reason.CERTIFICATE_EXPIRED: "within grace `overlay run` renews it; after that join again: `overlay invite`",
     Reason.CERTIFICATE_NOT_YET_VALID: "compare the clocks of both machines",
     Reason.ENDORSEMENT_EXPIRED: "the node renews it by itself; compare the clocks of both machines",
     Reason.PCR_MISMATCH: "the node does not run what the policy lists; see `overlay status` on it",

@@ -49,7 +49,7 @@ from overlay.events import NodeEvent
 from overlay.net.background import background
 from overlay.net.node import Node, NodeParts, StreamHandler, run_node
 from overlay.net.ports import Finder
-from overlay.net.request import Handler
+from overlay.net.request import Handler, PeerInfo
 from overlay.net.system import SystemChance, calendar, wall_clock
 from overlay.registry import EvidenceKind, Reason
 from overlay.store.clock import load_floor, raise_floor
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PCRS = 0x4087  # PCRs 0, 1, 2, 7 and 14, where the policy names none: firmware, Secure Boot, and what shim measures
 PORT_MAX = 65_535
+COME_BACK_POLL = 0.1  # seconds
 LAST_WORDS = 1.0  # seconds for the last entries of the log
 Observer = Callable[[NodeEvent], None]
 
@@ -136,6 +137,8 @@ async def _running(
     alter: Callable[[Assembly], Assembly],
 ) -> AsyncIterator[LocalNode]:
     """The node, its audit log and its control server, each ended before what it stands on."""
+    if setup.identity.verified.certificate.in_grace:
+        await _come_back(setup, listen, observers)
     async with _open_log(setup) as log, _open_topics(setup, log) as topics:
         setup.log = log
         chronicle, memory = Chronicle(log, setup.at), setup.memory
@@ -150,6 +153,20 @@ async def _running(
         finally:
             with trio.move_on_after(LAST_WORDS, shield=True):
                 await chronicle.farewell()
+
+
+async def _come_back(setup: "Setup", listen: tuple[str, int], observers: Sequence[Observer]) -> None:
+    """The certificate has ended, within grace: speak of nothing but its renewal until there is another one.
+
+    The log is not open yet: what is written under a certificate that has ended, nobody would believe.
+    """
+    async with run_node(setup.parts_to_come_back(listen), observers) as engine:
+        setup.engine = engine
+        async with setup.seat.begin(engine):
+            while engine.identity.verified.certificate.in_grace:  # noqa: ASYNC110 (its renewal tells nobody)
+                await trio.sleep(COME_BACK_POLL)
+        setup.identity = engine.identity
+    setup.engine = None
 
 
 @asynccontextmanager
@@ -288,6 +305,19 @@ class Setup:
             attest=AttestTimes.period(config.attest_every), listen=listen,
         )
 
+    def parts_to_come_back(self, listen: tuple[str, int]) -> NodeParts:
+        """The same for a node whose certificate has ended: no log, no topics, no services."""
+
+        async def renew() -> LocalIdentity:
+            return await trio.to_thread.run_sync(self._endorser.renew, self.at())
+
+        return NodeParts(
+            identity=self.identity, trust=self.trust, gate_keys=(self.membership.mesh.gate_key,), tag=secrets.token_bytes(8),
+            calendar=self.at, chance=SystemChance(), appraiser=PolicyAppraiser(self.policy), prover=self._prover,
+            renew=renew, finders=self._finders(), known=self._known, keepers=(), services={}, trust_keeper=self.seat,
+            transient=_nothing_transient, listen=listen,
+        )
+
     def _prover(self, identity: LocalIdentity) -> Prover:
         policy = self.policy()
         tpm, blob = self._tpm, self._ak
@@ -346,6 +376,11 @@ class Setup:
     def _known(self) -> tuple[NodeId, ...]:
         linked = () if self.engine is None else tuple(self.engine.pool.links)
         return (*self.memory.known(), *linked)
+
+
+def _nothing_transient(raw: bytes, peer: PeerInfo) -> None:
+    """No member link is open while the certificate has ended."""
+    raise Refused(Reason.UNSUPPORTED, f"{len(raw)} bytes from {peer.name}")
 
 
 def _open_tpm(tcti: str) -> "tuple[Tpm, OverlayError | None]":

@@ -4,7 +4,7 @@ The caller's own exception leaves the block bare, and goes before ours. What a b
 the block as InternalError, never in silence, also where the block was being cancelled.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import trio
@@ -39,3 +39,11 @@ async def background() -> AsyncIterator[trio.Nursery]:
         raise caller
     if bug is not None:
         raise InternalError("a background task failed") from bug
+
+
+def spawn(nursery: trio.Nursery, function: Callable[..., Awaitable[object]], *arguments: object) -> None:
+    """Start a task, unless its nursery has ended: what comes in while a node goes down is for nobody any more."""
+    try:
+        nursery.start_soon(function, *arguments)
+    except RuntimeError:  # trio's word for a nursery that is closed
+        return

@@ -102,6 +102,11 @@ class Pool:
         found = [target for target in self._targets.values() if target.node_id == node_id]
         return tuple(dict.fromkeys(address for target in found for address in target.candidate.addresses))
 
+    def target_addresses(self) -> tuple[Address, ...]:
+        """Where we look for members whom we have no link to."""
+        missing = [target for target in self._targets.values() if self._link_to(target) is None]
+        return tuple(dict.fromkeys(address for target in missing for address in target.candidate.addresses))
+
     # --- coming in --------------------------------------------------------------------------------------------------
 
     def enter(self, stream: trio.SocketStream, address: Address, place: int) -> None:

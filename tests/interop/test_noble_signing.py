@@ -128,7 +128,10 @@ def commit_there(noble: Noble, identifier: int, part: Scalar) -> Commitment:
 
 @pytest.mark.parametrize(
     ("threshold", "members", "ours", "theirs"),
-    [(2, 3, (1,), (3,)), (2, 3, (3,), (2,)), (4, 5, (1, 4), (2, 5)), (3, 5, (5, 1), (2, 3, 4)), (2, 2, (1, 2), ()), (2, 2, (), (1, 2))],
+    [
+        (2, 3, (1,), (3,)), (2, 3, (3,), (2,)), (4, 5, (1, 4), (2, 5)), (3, 5, (5, 1), (2, 3, 4)),
+        (2, 2, (1, 2), ()), (2, 2, (), (1, 2)),
+    ],
 )
 def test_both_sign_and_both_put_together_the_same_signature(
     noble: Noble, threshold: int, members: int, ours: tuple[int, ...], theirs: tuple[int, ...]

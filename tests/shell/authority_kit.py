@@ -17,6 +17,7 @@ from overlay.app.compose import Assembly, open_node, unaltered
 from overlay.app.config import Config
 from overlay.app.enrol import admit, found_mesh, install, make_request
 from overlay.app.local import LocalNode
+from overlay.core import certificate_profile as profile
 from overlay.core.authority.order_bodies import Body
 from overlay.core.authority.order_payload import Order
 from overlay.core.authority.orders import SignedOrder, sign_order
@@ -30,17 +31,27 @@ from overlay.core.join_key import JoinKey
 from overlay.core.join_result import JoinResult
 from overlay.core.keys import Ed25519Signer, NodeId
 from overlay.core.policy import Policy
+from overlay.core.revocation_profile import (
+    LIST_LIFE,
+    ListFacts,
+    Mark,
+    RevocationReason,
+    Revocations,
+    revocation_list_to_be_signed,
+)
 from overlay.core.token import Token, parse_token
 from overlay.events import NodeEvent
 from overlay.net.guest import GuestLink, dial_guest
 from overlay.net.system import SystemChance, wall_clock
 from overlay.registry import FrameType, Mode
 from overlay.store.clock import raise_floor
+from overlay.store.identity import load_founding_key
 from overlay.store.state import StateFolder
 from tests.shell.folder_kit import ALONE, Started
 from tests.unit.core.authority_kit import seed
 
 PATIENCE = 15.0
+POLL = 0.005
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 T = TypeVar("T", bound=NodeEvent)
@@ -128,6 +139,24 @@ async def parted(one: LocalNode, name: str) -> None:
     with trio.fail_after(PATIENCE):
         while any(peer.name == name for peer in one.peers):
             await one.wait_peers_change()
+
+
+async def until(what: Callable[[], bool]) -> None:
+    """Until it is so, which nobody tells."""
+    with trio.fail_after(PATIENCE):
+        while not what():  # noqa: ASYNC110
+            await trio.sleep(POLL)
+
+
+def signed_list(host: Running, node: NodeId, number: int) -> bytes:
+    """A revocation list as the founding key of that founder signs it, DER."""
+    with StateFolder.open(host.node.folder, exclusive=False) as folder:
+        key = Ed25519Signer(load_founding_key(folder) or b"")
+    begin = wall_clock().replace(microsecond=0)
+    found = Revocations(nodes={node: Mark(begin, begin, RevocationReason.KEY_COMPROMISE)})
+    facts = ListFacts(number=number, this_update=begin, next_update=begin + LIST_LIFE, revocations=found)
+    content = revocation_list_to_be_signed(host.node.seat.ledger.chain.newest.root.issuer, facts)
+    return profile.seal(content, profile.ED25519_OID, key.sign(content))
 
 
 async def token_of(host: Running, *, at: Sequence[Running] = (), **options: Any) -> Token:

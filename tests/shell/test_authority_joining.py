@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from overlay.app.authority.joining import JoinOver
-from overlay.core.authority.order_bodies import Invite
 from overlay.core.authority.invites import InviteBook
+from overlay.core.authority.order_bodies import Invite
 from overlay.core.join_key import JoinKey
 from overlay.core.token import Token, parse_token
 from overlay.errors import PeerUnreachable, Refused, UsageError
@@ -283,11 +283,10 @@ async def test_a_finish_before_any_approval_is_refused(tmp_path: Path) -> None:
 
 async def test_a_member_that_is_no_signer_answers_nothing_but_where_signers_are(tmp_path: Path) -> None:
     path = founded(tmp_path)
-    async with linked(path, admitted(path, "bob")) as (alice, bob):
-        async with Visitor(await token_of(alice)).at(bob) as visit:
-            [hint] = visit.greeting.signers
-            assert hint.node_id == alice.node.node_id
-            assert f"127.0.0.1 {alice.node.port}" in hint.addresses
-            with pytest.raises(Refused) as refused:
-                await visit.asks()
-            assert refused.value.reason is Reason.NOT_A_SIGNER
+    async with linked(path, admitted(path, "bob")) as (alice, bob), Visitor(await token_of(alice)).at(bob) as visit:
+        [hint] = visit.greeting.signers
+        assert hint.node_id == alice.node.node_id
+        assert f"127.0.0.1 {alice.node.port}" in hint.addresses
+        with pytest.raises(Refused) as refused:
+            await visit.asks()
+        assert refused.value.reason is Reason.NOT_A_SIGNER

@@ -89,7 +89,7 @@ class Approvals:
             raise Refused(Reason.NOT_ALLOWED, "we have not approved this joiner")
         use = request.use
         if use is None or use >= self._invite_of(approval).uses or request != _leaf_of(approval, use):
-            raise Refused(Reason.NOT_ALLOWED, "not what we have approved for this joiner")
+            raise Refused(Reason.BOUND_OTHERWISE, "not what we have approved for this joiner")
 
     def _invite_of(self, approval: Approval) -> Invite:
         """Raises Refused(BAD_INVITE) for one that does not count any more."""
@@ -101,8 +101,10 @@ class Approvals:
     def _check_renewal(self, request: IssueLeaf) -> None:
         node_id = verify_request(request.csr).node_id
         approval = self.renewals.get((node_id, request.not_before))
-        if approval is None or request != self.request_for_renewal(approval):
+        if approval is None:
             raise Refused(Reason.NOT_ALLOWED, "not a renewal that we have approved")
+        if request != self.request_for_renewal(approval):
+            raise Refused(Reason.BOUND_OTHERWISE, "not the renewal that we have approved")
 
     def _check_policy(self, payload: bytes) -> None:
         policy, wanted = Policy.unpack(payload), sha256(payload)

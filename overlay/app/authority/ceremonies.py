@@ -21,6 +21,7 @@ from overlay.core.authority.rollover import Rollover
 from overlay.core.authority.round_messages import RoundMessage
 from overlay.core.authority.stored_rollover import unpack_rollover
 from overlay.errors import OverlayError, Refused
+from overlay.net.background import spawn
 from overlay.registry import Reason, RoundKind
 from overlay.store.files import damaged
 from overlay.store.state import ROLLOVER
@@ -61,9 +62,9 @@ class Ceremonies:
         """An order counts from now on."""
         match order.body:
             case Distribute():
-                self._around.nursery.start_soon(self._perform, order, self._distribute)
+                spawn(self._around.nursery, self._perform, order, self._distribute)
             case Refresh() | Reshare():
-                self._around.nursery.start_soon(self._perform, order, self._hand_over)
+                spawn(self._around.nursery, self._perform, order, self._hand_over)
             case _:
                 return
 
@@ -162,13 +163,13 @@ class Ceremonies:
                 self._succession.desk.heard(message)
             return
         if message.kind is RoundKind.REPAIR_PLAN:
-            self._around.nursery.start_soon(self._help, message)
+            spawn(self._around.nursery, self._help, message)
             return
         self._keeper.carrier.keep(message)
 
     def _object_came(self) -> None:
         """Another authority is in force: our share of it counts from now on."""
-        self._around.nursery.start_soon(self._settle)
+        spawn(self._around.nursery, self._settle)
 
     async def _settle(self) -> None:
         await self.shares.settle()

@@ -41,11 +41,12 @@ from overlay.events import (
     PolicyChanged,
     RevocationsChanged,
 )
+from overlay.net.background import spawn
 from overlay.registry import FrameType, Reason
 
 TURN: Final = 0.4  # seconds from one signer's turn to publish a list to the next one's: our guess, ten times what it takes
 TRIES: Final = 8  # to have a list signed; each signer waits its turn anew
-SUSPECT: Final = frozenset({Reason.NOT_ALLOWED, Reason.BOUND_OTHERWISE})  # to ask for such a signature
+SUSPECT: Final = frozenset({Reason.BOUND_OTHERWISE, Reason.CLONED_IDENTITY})  # to ask for such a signature
 PASSED_OVER: Final = frozenset({  # what an honest peer may pass on, because it knows more or less than we do
     Reason.BAD_ORDER, Reason.CLOCK, Reason.TOO_MANY, Reason.NOT_ALLOWED, Reason.EQUIVOCATION, Reason.WRONG_GENERATION,
     Reason.REVOKED, Reason.QUARANTINED, Reason.CERTIFICATE_EXPIRED, Reason.ENDORSEMENT_EXPIRED, Reason.BAD_CERTIFICATE,
@@ -249,7 +250,7 @@ class Keeper:
         """A list is due: the signers take turns, so that usually one of them has it signed."""
         if self.ledger.share is not None and not self._publishing:
             self._publishing = True
-            self._around.nursery.start_soon(self._publish)
+            spawn(self._around.nursery, self._publish)
 
     async def _publish(self) -> None:
         try:

@@ -18,6 +18,7 @@ from overlay.core.mesh.found import Address
 from overlay.core.trust import VerifiedPeer
 from overlay.errors import OverlayError, PeerUnreachable, Refused
 from overlay.events import NodeEvent
+from overlay.net.background import spawn
 from overlay.net.guest import GuestLink, dial_guest
 from overlay.net.node import Node
 from overlay.registry import FrameType, Mode, Reason
@@ -42,7 +43,8 @@ class Restricted:
         self._nursery = nursery
         self._links: dict[NodeId, tuple[GuestLink, VerifiedPeer]] = {}
         self._answers: dict[NodeId, trio.MemorySendChannel[JoinResult]] = {}
-        self._dialling: set[NodeId] = set()
+        self._dialling: set[Address] = set()
+        self._met: dict[Address, NodeId] = {}  # who answered where
         self.renew: Renew | None = None
         self.opened: Callable[[NodeId], None] = lambda _node: None
 
@@ -55,7 +57,7 @@ class Restricted:
         found = self._links.get(peer)
         if found is None:
             return False
-        self._nursery.start_soon(found[0].send, frame, body)
+        spawn(self._nursery, found[0].send, frame, body)
         return True
 
     def trust_moved(self) -> None:
@@ -91,35 +93,44 @@ class Restricted:
         await self._talk(link, ready.peer)
 
     async def run(self, needed: Callable[[], bool]) -> None:
-        """Dial members whose link is missing, for as long as our own certificate is over."""
+        """Dial everybody whose link is missing, for as long as our own certificate is over."""
         while True:
             if needed():
-                for node_id in self._engine.parts.known():
-                    if node_id not in self._dialling and not self.linked(node_id):
-                        self._dialling.add(node_id)
-                        self._nursery.start_soon(self._dial, node_id)
+                for address in self._worth_dialling():
+                    self._dialling.add(address)
+                    spawn(self._nursery, self._dial, address)
             await trio.sleep(LOOK)
 
-    async def _dial(self, node_id: NodeId) -> None:
-        try:
-            for address in self._addresses_of(node_id):
-                host, _, port = address.rpartition(" ")
-                if await self._dial_at((host, int(port))):
-                    return
-        finally:
-            self._dialling.discard(node_id)
+    def _worth_dialling(self) -> list[Address]:
+        """Where members were, or may be now: whoever answers shows who it is."""
+        known = [_read_address(text) for node in self._engine.parts.known() for text in self._addresses_of(node)]
+        found = dict.fromkeys((*known, *self._engine.pool.target_addresses()))
+        return [one for one in found if one not in self._dialling and not self._is_linked_at(one)]
 
-    async def _dial_at(self, address: Address) -> bool:
+    def _is_linked_at(self, address: Address) -> bool:
+        peer = self._met.get(address)
+        return peer is not None and (peer == self._engine.identity.node_id or self.linked(peer))
+
+    async def _dial(self, address: Address) -> None:
+        try:
+            await self._dial_at(address)
+        finally:
+            self._dialling.discard(address)
+
+    async def _dial_at(self, address: Address) -> None:
         engine = self._engine
         side = renewer(engine.identity, engine.parts.trust, engine.parts.calendar)
         try:
             async with dial_guest(address, engine.entrance(TAG), lambda _mode: side, Mode.RENEW) as link:
                 ready = await link.ready()
                 if ready.peer is not None:
+                    self._met[address] = ready.peer.node_id
                     await self._talk(link, ready.peer)
+        except Refused as error:
+            if error.reason is Reason.SELF_DIAL:
+                self._met[address] = engine.identity.node_id
         except OverlayError:
-            return False
-        return True
+            return
 
     async def _talk(self, link: GuestLink, peer: VerifiedPeer) -> None:
         """Until it ends."""
@@ -129,7 +140,7 @@ class Restricted:
             while True:
                 frame = await link.receive()
                 if frame.type is FrameType.RENEWAL:
-                    self._nursery.start_soon(self._answer, link, peer, frame.body)
+                    spawn(self._nursery, self._answer, link, peer, frame.body)
                 elif frame.type is FrameType.JOIN_RESULT:
                     self._take_answer(peer.node_id, frame.body)
                 else:
@@ -137,6 +148,9 @@ class Restricted:
         finally:
             if self._links.get(peer.node_id) == (link, peer):
                 del self._links[peer.node_id]
+            channel = self._answers.get(peer.node_id)
+            if channel is not None:
+                channel.close()  # whoever waits for an answer waits no more
 
     async def _answer(self, link: GuestLink, peer: VerifiedPeer, body: bytes) -> None:
         assert self.renew is not None
@@ -152,7 +166,7 @@ class Restricted:
             return
         try:
             channel.send_nowait(JoinResult.unpack(body))
-        except trio.WouldBlock:
+        except (trio.WouldBlock, trio.ClosedResourceError):
             raise Refused(Reason.UNEXPECTED_FRAME, "answers that nobody asked for") from None
 
     async def ask(self, member: NodeId, renewal: Renewal) -> JoinResult:
@@ -165,6 +179,14 @@ class Restricted:
             await found[0].send(FrameType.RENEWAL, renewal.pack())
             with trio.move_on_after(ANSWER_WITHIN):
                 return await answers.receive()
+        except trio.EndOfChannel:
+            raise PeerUnreachable(f"the link to {member.short} has ended") from None
         finally:
             del self._answers[member]
         raise PeerUnreachable(f"{member.short} does not answer")
+
+
+def _read_address(text: str) -> Address:
+    """From `host port`."""
+    host, _, port = text.rpartition(" ")
+    return host, int(port)

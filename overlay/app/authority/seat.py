@@ -32,7 +32,7 @@ from overlay.core.revocation_profile import LogEnd, LogName
 from overlay.core.trust import Credentials, VerifiedPeer
 from overlay.errors import NotAllowed, OverlayError, PeerUnreachable, Refused
 from overlay.events import AuthorityAlarm
-from overlay.net.background import background
+from overlay.net.background import background, spawn
 from overlay.net.guest import GuestLink
 from overlay.net.node import Node
 from overlay.net.request import Handler, Request
@@ -125,7 +125,7 @@ class Seat:
         self.renewing.look()
         link = self._engine.pool.links[peer]
         if link.session.role is Role.OTHER:
-            self._around.nursery.start_soon(self._ask_where, peer, link.address.rpartition(" ")[0])
+            spawn(self._around.nursery, self._ask_where, peer, link.address.rpartition(" ")[0])
 
     def _restricted_opened(self, peer: NodeId) -> None:
         """A link of mode 3: trust sets are compared before anybody signs."""
@@ -201,7 +201,7 @@ class Seat:
             nursery.start_soon(self._keeper.run)
             nursery.start_soon(self._renewing.run)
             nursery.start_soon(self._ceremonies.run)
-            nursery.start_soon(restricted.run, lambda: self._certificate().in_grace)
+            nursery.start_soon(restricted.run, lambda: self._is_over)
             yield self
 
     def linked(self, node_id: NodeId) -> bool:
@@ -211,6 +211,12 @@ class Seat:
     def log_ends(self, nodes: tuple[NodeId, ...]) -> dict[LogName, LogEnd]:
         """Where the logs of these nodes end, as far as they are held here."""
         return {name: end for name, end in self.parts.log_ends(nodes).items() if name[0] in nodes}
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether no open link can come about: our certificate has ended, or its root has a successor."""
+        own = self._certificate()
+        return own.in_grace or len(own.lineage) - 1 < len(self.ledger.trust.later)
 
     def _certificate(self) -> VerifiedCertificate:
         return self.engine.identity.verified.certificate

@@ -33,6 +33,7 @@ from overlay.core.certificate_profile import Issuer
 from overlay.core.chance import Chance
 from overlay.core.keys import NodeId
 from overlay.errors import OverlayError, Refused
+from overlay.net.background import spawn
 from overlay.registry import Reason, RoundKind
 
 NEXT_KEY: Final = 0x80
@@ -129,7 +130,7 @@ class SigningDesk:
                 case ApprovalWanted():
                     waiting += self._judge(signer, event)
                 case MakeDurable():
-                    self._around.nursery.start_soon(self._make_durable, signer, event)
+                    spawn(self._around.nursery, self._make_durable, signer, event)
                 case Declined() | Signing() | Equivocated():
                     self._note(event)
         self._carrier.send(signer.messages_to_send())

@@ -31,6 +31,7 @@ from overlay.core.keys import IdentityKey, NodeId
 from overlay.core.trust import VerifiedPeer
 from overlay.core.wire import sha256
 from overlay.errors import OverlayError, Refused
+from overlay.net.background import spawn
 from overlay.registry import Label, Reason, RoundKind
 from overlay.store.state import ROLLOVER, StateFolder
 
@@ -298,7 +299,7 @@ class Succession:
         merged = self.record.merged(other, self._around.own_id)
         if merged != self.record:
             self.record = merged
-            self._around.nursery.start_soon(self._write)
+            spawn(self._around.nursery, self._write)
             self._woken.set()
 
     async def _keep(self, record: Rollover) -> None:

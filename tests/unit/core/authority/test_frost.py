@@ -11,16 +11,14 @@ from hypothesis import strategies as st
 
 from overlay.core.authority import frost
 from overlay.core.authority.frost import Commitment, Nonces, aggregate, bad_shares, commit, sign, verify_share
-from overlay.core.authority.group import BASE, IDENTITY, Point, Scalar
-from overlay.core.authority.sharing import GroupKey, Share, evaluate, evaluate_commitment, lagrange, split
-from overlay.core.authority.sharing import commit_to as commit_to_polynomial
+from overlay.core.authority.group import BASE, IDENTITY, Scalar
+from overlay.core.authority.sharing import GroupKey, Share, split
 from overlay.core.keys import verify_ed25519
 from overlay.errors import Refused
 from overlay.registry import Reason
 from tests.unit.core.session_kit import SeededChance
 
 MESSAGE = b"what all of them have derived by themselves"
-ORDER = 2**252 + 27742317777372353535851937790883648493  # RFC 8032, section 5.1
 
 
 def scalar(chance: SeededChance) -> Scalar:
@@ -68,6 +66,13 @@ def test_fewer_than_t_are_refused_by_signers_and_by_whoever_puts_together() -> N
     nonces, commitments = round_one(shares, (1, 2))
     assert reason(lambda: sign(shares[1], nonces[1], MESSAGE, commitments)) is Reason.NOT_ENOUGH_SIGNERS
     assert reason(lambda: aggregate(shares[1].group, MESSAGE, commitments, {})) is Reason.NOT_ENOUGH_SIGNERS
+
+
+def test_a_good_signature_of_fewer_than_the_group_wants_is_refused() -> None:
+    shares = dealt(2, 3)
+    commitments, parts = signed(shares, (1, 2))
+    strict = replace(shares[1].group, threshold=3)
+    assert reason(lambda: aggregate(strict, MESSAGE, commitments, parts)) is Reason.NOT_ENOUGH_SIGNERS
 
 
 def test_nonces_sign_once_and_are_gone_whatever_happened() -> None:
@@ -172,77 +177,25 @@ def test_nonces_of_another_member_do_not_sign() -> None:
     assert reason(lambda: sign(shares[2], nonces[1], MESSAGE, commitments)) is Reason.BAD_SHARE
 
 
+def test_binding_factors_depend_on_message_and_on_every_commitment() -> None:
+    """Else signatures in parallel could be turned into one more (Drijvers and others, 2019)."""
+    shares = dealt(2, 3)
+    _, commitments = round_one(shares, (1, 2))
+    _, others = round_one(shares, (1, 2), seed=50)
+    group = shares[1].group
+    factor = frost._case(group, MESSAGE, commitments).factors[1]
+    assert frost._case(group, MESSAGE, commitments).factors[1] == factor
+    assert frost._case(group, b"another", commitments).factors[1] != factor
+    assert frost._case(group, MESSAGE, [commitments[0], others[1]]).factors[1] != factor
+    assert frost._case(group, MESSAGE, commitments).factors[2] != factor
+
+
 def test_commitments_pack_and_what_is_no_element_is_refused() -> None:
     _, commitment = commit(dealt(2, 3)[2], SeededChance(4))
     assert Commitment.unpack(commitment.pack()) == commitment
     small_order = bytes(32)  # y = 0, a point of order 4
     damaged = commitment.pack().replace(commitment.hiding.encode(), small_order)
     assert reason(lambda: Commitment.unpack(damaged)) is Reason.BAD_SHARE
-
-
-# --- the group ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("value", [ORDER, ORDER + 1, 2**256 - 1])
-def test_a_scalar_that_is_not_reduced_is_refused(value: int) -> None:
-    with pytest.raises(ValueError, match="below the order"):
-        Scalar.from_bytes(value.to_bytes(32, "little"))
-    assert Scalar.from_bytes((ORDER - 1).to_bytes(32, "little")) + Scalar.of(1) == Scalar.of(0)
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        bytes(31), IDENTITY.encode(), bytes(32), b"\xec" + b"\xff" * 30 + b"\x7f",  # order 4, order 2
-        b"\xee" + b"\xff" * 30 + b"\x7f",  # 1 + p: not canonical
-        b"\x02" + bytes(31),  # not on the curve
-    ],
-)
-def test_a_point_outside_the_group_is_refused(data: bytes) -> None:
-    with pytest.raises(ValueError, match="prime-order group"):
-        Point.from_bytes(data)
-
-
-def test_a_point_of_the_curve_and_not_of_the_group_is_refused() -> None:
-    from nacl.bindings import crypto_core_ed25519_add
-
-    mixed = crypto_core_ed25519_add(BASE.encode(), b"\xec" + b"\xff" * 30 + b"\x7f")
-    with pytest.raises(ValueError, match="prime-order group"):
-        Point.from_bytes(mixed)
-
-
-def test_sums_with_nothing_and_products_with_zero() -> None:
-    assert BASE + IDENTITY == BASE and BASE - BASE == IDENTITY
-    assert (BASE * Scalar.of(0)).is_identity and (IDENTITY * Scalar.of(5)).is_identity
-    assert BASE * Scalar.of(3) == BASE + BASE + BASE
-    with pytest.raises(ValueError, match="no inverse"):
-        Scalar.of(0).invert()
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(1, 6), st.integers(0, 2**32))
-def test_a_commitment_says_what_each_share_must_be(threshold: int, seed: int) -> None:
-    chance = SeededChance(seed)
-    coefficients = [scalar(chance) for _ in range(threshold)]
-    points = commit_to_polynomial(coefficients)
-    for identifier in range(1, 8):
-        assert evaluate_commitment(points, identifier) == BASE * evaluate(coefficients, identifier)
-
-
-@pytest.mark.parametrize(("identifier", "everyone"), [(1, (2, 3)), (0, (0, 1)), (1, (1, 1, 2))])
-def test_identifiers_that_cannot_be_interpolated_are_refused(identifier: int, everyone: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="identifiers"):
-        lagrange(identifier, everyone)
-
-
-def test_a_share_that_is_not_the_groups_is_refused_and_packs_only_where_its_name_says_so() -> None:
-    shares = dealt(2, 3)
-    with pytest.raises(ValueError, match="not the one that the group knows"):
-        Share(1, 0, shares[2].secret, shares[1].group)
-    assert Share.unpack(shares[1].pack_with_secret()) == shares[1]
-    assert GroupKey.unpack(shares[1].group.pack()) == shares[1].group
-    stranger = shares[1].group.pack().replace(shares[1].group.shares[2], bytes(32))
-    assert reason(lambda: GroupKey.unpack(stranger)) is Reason.MALFORMED
 
 
 def test_the_random_half_of_a_nonce_is_hedged_with_the_secret() -> None:

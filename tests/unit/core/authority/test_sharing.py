@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from overlay.core.authority import sharing
 from overlay.core.authority.group import BASE, POINT_SIZE, Scalar
-from overlay.core.authority.sharing import (
-    MEMBERS_MAX, GroupKey, Share, commit_to, evaluate, evaluate_commitment, lagrange, split,
-)  # fmt: skip
+from overlay.core.authority.sharing import GroupKey, Share, commit_to, evaluate, evaluate_commitment, lagrange, split
 from overlay.core.wire import make_map
 from overlay.errors import Refused
 from overlay.registry import Reason
@@ -39,7 +38,7 @@ def test_any_t_parts_give_the_secret_and_t_minus_1_do_not(data: st.DataObject) -
         assert reconstruct({one: parts[one] for one in chosen[: threshold - 1]}) != secret
 
 
-@pytest.mark.parametrize("identifier", [*range(20), MEMBERS_MAX, 2**32])
+@pytest.mark.parametrize("identifier", [*range(20), sharing.MEMBERS_MAX, 2**32])
 def test_a_commitment_is_evaluated_as_the_polynomial_is(identifier: int) -> None:
     chance = SeededChance(3)
     coefficients = [scalar(chance) for _ in range(4)]
@@ -71,7 +70,7 @@ def test_a_packed_group_that_does_not_fit_is_refused() -> None:
     listed = list(group.shares.values())
     assert reason(make_map(4, group.public, listed), GroupKey) is Reason.MALFORMED
     assert reason(make_map(2, bytes(POINT_SIZE), listed), GroupKey) is Reason.MALFORMED
-    assert reason(make_map(1, group.public, [group.public] * (MEMBERS_MAX + 1)), GroupKey) is Reason.MALFORMED
+    assert reason(make_map(1, group.public, [group.public] * (sharing.MEMBERS_MAX + 1)), GroupKey) is Reason.MALFORMED
     assert reason(bytes(20_000), GroupKey) is Reason.TOO_LARGE
 
 
@@ -84,3 +83,29 @@ def test_a_packed_share_that_is_not_the_groups_is_refused() -> None:
     assert reason(make_map(1, 0, share.secret.encode(), make_map(1)), Share) is Reason.MALFORMED
     with pytest.raises(ValueError, match="not the one that the group knows"):
         replace(share, identifier=4)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 6), st.integers(0, 2**32))
+def test_a_commitment_says_what_each_share_must_be(threshold: int, seed: int) -> None:
+    chance = SeededChance(seed)
+    coefficients = [scalar(chance) for _ in range(threshold)]
+    points = commit_to(coefficients)
+    for identifier in range(1, 8):
+        assert evaluate_commitment(points, identifier) == BASE * evaluate(coefficients, identifier)
+
+
+@pytest.mark.parametrize(("identifier", "everyone"), [(1, (2, 3)), (0, (0, 1)), (1, (1, 1, 2))])
+def test_identifiers_that_cannot_be_interpolated_are_refused(identifier: int, everyone: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="identifiers"):
+        lagrange(identifier, everyone)
+
+
+def test_a_share_that_is_not_the_groups_is_refused_and_packs_only_where_its_name_says_so() -> None:
+    shares = dealt(2, 3)
+    with pytest.raises(ValueError, match="not the one that the group knows"):
+        Share(1, 0, shares[2].secret, shares[1].group)
+    assert Share.unpack(shares[1].pack_with_secret()) == shares[1]
+    assert GroupKey.unpack(shares[1].group.pack()) == shares[1].group
+    stranger = shares[1].group.pack().replace(shares[1].group.shares[2], bytes(32))
+    assert reason(stranger, GroupKey) is Reason.MALFORMED
