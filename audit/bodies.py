@@ -6,7 +6,7 @@ Never in a body: tokens, nonces, keys, or a person's data other than salted hash
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ DETAIL_MAX: Final = 1024  # bytes of a text for people: our guess
 APPLICATION_TYPE_MAX: Final = 128  # bytes: our guess
 VALUE_DEPTH_MAX: Final = 32  # lists and maps in each other: our guess
 CHAIN_MAX: Final = 3  # certificates, as on a link
+REVOKED_MAX: Final = 64  # nodes named in one entry: our guess, the list itself names all
 DER_MAX: Final = 8 * 1024  # all certificates of a link together; one cannot be larger
 
 _CREDENTIALS: Final = (
@@ -46,12 +47,14 @@ FORMS: Final[Mapping[EntryType, tuple[tuple[str, Kind], ...]]] = {
     EntryType.DRIFT: (("peer", _NODE), ("reason", UInt(255)), ("detail", Maybe(Text(DETAIL_MAX)))),
     EntryType.ENROLMENT: (("node", _NODE), ("name", Text(WORD_MAX)), ("roles", Array(Text(WORD_MAX), 16))),
     EntryType.ISSUANCE: (("node", _NODE), ("serial", Bytes(1, 20)), ("leaf_hash", _HASH), ("not_after", UInt())),
+    EntryType.ORDER: (("operator", _NODE), ("kind", UInt(255)), ("number", UInt()), ("order_hash", _HASH)),
+    EntryType.REVOCATION: (("number", UInt()), ("list_hash", _HASH), ("nodes", Array(_NODE, REVOKED_MAX))),
     EntryType.POLICY: (("version", UInt()), ("policy_hash", _HASH)),
     EntryType.AUTHORITY: (("number", UInt(2**32 - 1)), ("object_hash", _HASH)),
 }  # fmt: skip
 
 _APPLICATION: Final[tuple[Kind, ...]] = (Text(APPLICATION_TYPE_MAX), Bytes(0, 61_440))
-_NODES: Final = frozenset({"peer", "node"})
+_NODES: Final = frozenset({"peer", "node", "operator"})
 
 
 def make_body(entry_type: EntryType, **values: Any) -> Body:
@@ -164,9 +167,19 @@ def enrolment(node: NodeId, name: str, roles: tuple[str, ...]) -> Body:
 
 
 def issuance(node: NodeId, serial: int, leaf_hash: bytes, not_after: int) -> Body:
-    """A certificate was issued. `not_after` in Unix seconds."""
+    """We gave a share of a certificate's signature. `leaf_hash`: SHA-256 of what was signed; `not_after` in Unix seconds."""
     number = serial.to_bytes(20, "big")
     return make_body(EntryType.ISSUANCE, node=node, serial=number, leaf_hash=leaf_hash, not_after=not_after)
+
+
+def order(operator: NodeId, kind: int, number: int, order_hash: bytes) -> Body:
+    """An operator's order counts from now on here; `kind` is its OrderKind."""
+    return make_body(EntryType.ORDER, operator=operator, kind=kind, number=number, order_hash=order_hash)
+
+
+def revocation(number: int, list_hash: bytes, nodes: Iterable[NodeId]) -> Body:
+    """Another revocation list is in force here; `nodes`: those that it adds, the first so many."""
+    return make_body(EntryType.REVOCATION, number=number, list_hash=list_hash, nodes=list(nodes)[:REVOKED_MAX])
 
 
 def policy(version: int, policy_hash: bytes) -> Body:

@@ -257,8 +257,8 @@ class EntryType(IntEnum):
     DRIFT = 8
     ENROLMENT = 9
     ISSUANCE = 10
-    ORDER = 11  # reserved
-    REVOCATION = 12  # reserved
+    ORDER = 11
+    REVOCATION = 12
     POLICY = 13
     AUTHORITY = 14
     WORK = 15  # reserved

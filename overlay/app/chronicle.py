@@ -17,8 +17,21 @@ from audit.log import AuditLog
 from overlay.app.version import VERSION
 from overlay.core.keys import NodeId
 from overlay.errors import OverlayError
-from overlay.events import ChainRejected, LinkRefused, NodeEvent, NodeStarted, NodeStopping, PeerUp, TrustLost
-from overlay.registry import EntryType, EvidenceKind, Reason
+from overlay.events import (
+    AuthorityChanged,
+    CertificateSigned,
+    ChainRejected,
+    LinkRefused,
+    NodeEvent,
+    NodeStarted,
+    NodeStopping,
+    OrderTaken,
+    PeerUp,
+    PolicyChanged,
+    RevocationsChanged,
+    TrustLost,
+)
+from overlay.registry import EntryType, EvidenceKind, OrderKind, Reason
 
 MINUTE: Final = 60.0
 WAITING_MAX: Final = 4096  # events that may wait for the disk; then the oldest are lost: our guess
@@ -88,6 +101,8 @@ class Chronicle:
                 return EntryType.ADMISSION, body
             case TrustLost() if self._is_news(event.node, f"drift {event.reason}"):
                 return EntryType.DRIFT, bodies.drift(NodeId.parse(event.node), event.reason, detail=event.detail[:512])
+            case OrderTaken() | CertificateSigned() | RevocationsChanged() | PolicyChanged() | AuthorityChanged():
+                return _of_authority(event)
             case LinkRefused() if not event.by_peer:
                 return self._refusal(event.node, event.reason)
             case ChainRejected():
@@ -112,3 +127,23 @@ class Chronicle:
 
     def _minute(self) -> int:
         return math.floor(self._at().timestamp() / MINUTE)
+
+
+def _of_authority(event: NodeEvent) -> Draft | None:
+    """Who may be here has changed, or we have helped to change it."""
+    match event:
+        case OrderTaken():
+            kind = OrderKind[event.kind.upper()]
+            operator, digest = NodeId.parse(event.operator), bytes.fromhex(event.order)
+            return EntryType.ORDER, bodies.order(operator, kind, event.number, digest)
+        case CertificateSigned():
+            digest = bytes.fromhex(event.leaf)
+            return EntryType.ISSUANCE, bodies.issuance(NodeId.parse(event.node), int(event.serial, 16), digest, event.ends)
+        case RevocationsChanged():
+            nodes = map(NodeId.parse, event.nodes)
+            return EntryType.REVOCATION, bodies.revocation(event.number, bytes.fromhex(event.list), nodes)
+        case PolicyChanged():
+            return EntryType.POLICY, bodies.policy(event.version, bytes.fromhex(event.policy))
+        case AuthorityChanged():
+            return EntryType.AUTHORITY, bodies.authority(event.number, bytes.fromhex(event.object))
+    return None

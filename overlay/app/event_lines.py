@@ -1,6 +1,9 @@
 """An event of a node as one line for people."""
 
 from overlay.events import (
+    AuthorityAlarm,
+    AuthorityChanged,
+    CertificateSigned,
     ChainRejected,
     EvidenceFailed,
     FinderFailed,
@@ -10,10 +13,13 @@ from overlay.events import (
     NodeEvent,
     NodeStarted,
     NodeStopping,
+    OrderTaken,
     PeerAttested,
     PeerDown,
     PeerUp,
     PeerWarning,
+    PolicyChanged,
+    RevocationsChanged,
     TrustLost,
 )
 from overlay.registry import Reason
@@ -38,7 +44,26 @@ def describe(event: NodeEvent) -> str:
         case PeerAttested():
             return f"{event.name} proved its software again, level {event.level}, round {event.round}"
         case _:
-            return _describe_rest(event)
+            return _describe_authority(event) or _describe_rest(event)
+
+
+def _describe_authority(event: NodeEvent) -> str:
+    """Empty for what is not of the authority."""
+    match event:
+        case OrderTaken():
+            return f"{event.name} has ordered: {event.kind}, number {event.number}"
+        case CertificateSigned():
+            return f"we have signed a certificate for {event.name}, serial {event.serial[:8]}"
+        case RevocationsChanged():
+            return f"revocation list {event.number} is in force: {len(event.nodes)} more"
+        case PolicyChanged():
+            return f"policy {event.version} is in force"
+        case AuthorityChanged():
+            return f"authority {event.number} is in force: {event.threshold} of {len(event.members)} sign ({event.kind})"
+        case AuthorityAlarm():
+            return f"alarm, {event.node[:8]}: {_why(event.reason, event.detail)}"
+        case _:
+            return ""
 
 
 def _describe_rest(event: NodeEvent) -> str:

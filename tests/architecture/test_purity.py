@@ -21,7 +21,10 @@ SHELLS = (
     "discovery.static",  # the resolver
     "attest.credential",  # chance, for the secrets of MakeCredential
     "attest.device",  # a thread
+    "attest.endorsement_chain",  # the kinds of EKs stand beside MakeCredential
     "attest.enrol",  # makes a credential
+    "attest.join",  # makes a credential
+    "attest.join_tpm",  # a device
     "attest.manifest",  # files
     "attest.tpm",  # a device
     "attest.tpm_keys",  # the same device

@@ -15,15 +15,13 @@ from overlay.core.policy import Policy
 from overlay.core.trust_update import TrustUpdate
 from overlay.core.wire import sign1
 from overlay.errors import OverlayError, Refused
-from overlay.events import AuthorityAlarm, CertificateSigned, LinkRefused, PolicyChanged
+from overlay.events import AuthorityAlarm, CertificateSigned, PolicyChanged
 from overlay.net.system import wall_clock
 from overlay.registry import Label, Reason
 from overlay.store.identity import load_founding_key
 from overlay.store.state import StateFolder
 from tests.shell.authority_kit import DAY, HOUR, Running, founded, join, linked, met, opened, set_calendar, token_of, until
 from tests.unit.core.authority_kit import seed
-
-ENDED = {Reason.CERTIFICATE_EXPIRED, Reason.ENDORSEMENT_EXPIRED}
 
 
 async def joined(tmp_path: Path, *names: str) -> list[Path]:
@@ -127,25 +125,17 @@ async def test_a_node_beyond_its_grace_is_told_to_join_again(tmp_path: Path) -> 
         assert refused.value.reason is Reason.NO_GRACE and "invite" in refused.value.hint
 
 
-async def test_a_member_takes_no_renewal_of_a_node_beyond_its_grace(tmp_path: Path) -> None:
+async def test_a_signer_takes_no_renewal_of_a_node_beyond_its_grace(tmp_path: Path) -> None:
     alices, bobs = await joined(tmp_path, "bob")
-    async with linked(alices, bobs):
-        pass
+    async with opened(bobs) as bob:
+        own, request = certificate(bob), bob.node.seat.parts.make_request()
     set_calendar(alices, wall_clock() + 5 * DAY)
-    set_calendar(bobs, wall_clock() + 2 * DAY)
-    async with opened(alices) as alice, opened(bobs, alice) as bob:
-        await bob.heard(AuthorityAlarm, lambda event: "not renewed" in event.detail)
-        assert alice.all(CertificateSigned) == [] and alice.node.peers == ()
-
-
-async def test_a_node_in_grace_has_no_open_link(tmp_path: Path) -> None:
-    alices, bobs = await joined(tmp_path, "bob")
-    async with linked(alices, bobs):
-        pass
-    set_calendar(alices, wall_clock() + 2 * DAY)
-    async with opened(alices) as alice, opened(bobs, alice):  # its own clock is behind
-        await alice.heard(LinkRefused, lambda event: not event.by_peer and event.reason in ENDED)
-        assert alice.node.peers == ()
+    async with opened(alices) as alice:
+        hosting, at = alice.node.seat._hosting, alice.node.seat.parts.at()
+        assert hosting is not None
+        late = Renewal(csr=request, serial=own.serial, not_before=at.replace(microsecond=0))
+        assert (await hosting.renew(late, own)).reason is Reason.NO_GRACE
+        assert alice.all(CertificateSigned) == []
 
 
 async def test_one_serial_renewed_twice_with_another_csr_is_a_clone(tmp_path: Path) -> None:

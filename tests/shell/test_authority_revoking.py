@@ -45,11 +45,14 @@ def lost(name: str) -> Callable[[PeerDown], bool]:
     return lambda event: event.name == name
 
 
+OUT = {Reason.REVOKED, Reason.QUARANTINED}
+
+
 async def kept_out(path: Path, host: Running) -> Reason:
     """Why that node does not come in: the host says so, or the node itself if it has heard of it."""
     try:
         async with opened(path, host):
-            found = await host.heard(LinkRefused, lambda event: not event.by_peer and event.name == path.name)
+            found = await host.heard(LinkRefused, lambda event: not event.by_peer and event.reason in OUT)
             return found.reason
     except Refused as error:
         return error.reason

@@ -221,6 +221,13 @@ class Seat:
     def _certificate(self) -> VerifiedCertificate:
         return self.engine.identity.verified.certificate
 
+    def certificates_of_newest_root(self) -> tuple[VerifiedCertificate, ...]:
+        """Of linked peers and our own, as far as the authority in force has issued them."""
+        newest = len(self.ledger.trust.later)
+        peers = (self.engine.verified_peer(node) for node in self.engine.linked_ids())
+        found = [self._certificate(), *(peer.certificate for peer in peers if peer is not None)]
+        return tuple(one for one in found if len(one.lineage) - 1 == newest)
+
     def _credentials_of(self, kid: bytes) -> Credentials | None:
         """Of a linked peer, or our own."""
         own = self.engine.identity
