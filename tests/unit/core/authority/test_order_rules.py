@@ -88,6 +88,13 @@ def test_one_operator_is_enough_for_everything_else(body: Body) -> None:
     judge(verified(body), BOTH)
 
 
+def test_a_node_that_is_no_operator_leaves_by_its_own_order_and_takes_nobody_along() -> None:
+    judge(verified(revoke(CAROL), by=CAROL), BOTH)
+    with pytest.raises(Refused) as caught:
+        verified(revoke(CAROL, BOB), by=CAROL)
+    assert caught.value.reason is Reason.NOT_ALLOWED
+
+
 def test_one_operator_quarantines_another_alone() -> None:
     judge(verified(type(quarantine())(BOB.node_id)), BOTH)
 
