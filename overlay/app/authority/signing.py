@@ -92,6 +92,7 @@ class SigningDesk:
         self._approve = approve
         self._note = note
         self._around = surroundings
+        self._held: Hand | None = None
         self._signer: Signer | None = None
         self._wake = trio.Event()
         self.share_changed()
@@ -101,6 +102,9 @@ class SigningDesk:
     def share_changed(self) -> None:
         """Another share, or none: whatever was under way with the old one is over."""
         hand = self._hand()
+        if hand == self._held:
+            return
+        self._held = hand
         self._signer = None if hand is None else Signer(hand.share, hand.issuer, self._ledger.bindings, self._around.chance)
         self._wake.set()
 
@@ -118,9 +122,9 @@ class SigningDesk:
             signer = self._signer
             with trio.move_on_at(math.inf if signer is None else signer.deadline):
                 await self._wake.wait()
-            self._wake = trio.Event()
             if signer is not None:
                 self._act(signer, signer.tick(trio.current_time()))
+            self._wake = trio.Event()  # what the tick has moved is seen in the next turn
 
     def _act(self, signer: Signer, events: list[SignerEvent]) -> None:
         waiting = list(events)
