@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 import trio
 
-from bench import idle, links, logs, quotes, streams
+from bench import authority, idle, links, logs, quotes, streams
 from bench.row import Row
 from overlay.errors import HostLacks
 
@@ -29,6 +29,11 @@ ROWS: dict[str, Callable[[int], Awaitable[list[Row]]]] = {
     "verify_vs_libsodium": logs.verify,
     "quote_appraisal_vs_ecdsa": quotes.quotes,
     "idle_link_kb": idle.idle,
+    "frost_signer_ms": authority.signing,
+    "frost_coordinator_ms": authority.signing,
+    "signing_ms": authority.linked,
+    "key_generation_ms": authority.generation,
+    "key_generation_16_ms": authority.generation,
 }
 
 

@@ -1,14 +1,21 @@
-"""Rows about the authority: what one signer computes for a signature of 4 of 5, wire and checks of requests apart."""
+"""Rows about the authority: one signer's work, a signature of 4 of 5 over links, key generation, all of it in one process."""
 
+import secrets
 import time
+from statistics import median
 
 import nacl.bindings
+import trio
 
 from bench.row import Row, row
 from overlay.core.authority.frost import Commitment, Nonces, aggregate, commit, sign, verify_share
 from overlay.core.authority.group import BASE, WIDE_SIZE, Scalar
+from overlay.core.authority.key_generation import KeyGeneration, KeyPlan
+from overlay.core.authority.record_requests import AuthorityTest
 from overlay.core.authority.sharing import GroupKey, Share, split
+from overlay.core.keys import Ed25519Signer, MeshId, NodeId
 from overlay.net.system import SystemChance
+from overlay.testing import mesh
 
 THRESHOLD, MEMBERS = 4, 5
 SIGNATURES = 100
@@ -62,3 +69,56 @@ def _put_together(group: GroupKey, commitments: list[Commitment], signed: dict[i
         assert verify_share(group, identifier, share, MESSAGE, commitments)
     aggregate(group, MESSAGE, commitments, signed)
     return time.perf_counter() - began
+
+
+# --- over links -----------------------------------------------------------------------------------------------------
+
+NAMES = ("alice", "bob", "carol", "dave", "erin")
+LINKED_SIGNATURES = 40
+
+
+async def linked(runs: int) -> list[Row]:
+    """Five nodes over loopback hold a key of 4 of 5: how long one signature takes, its bindings made durable."""
+    async with mesh(*NAMES) as nodes:
+        for node in nodes:
+            await node.wait_members(len(NAMES))
+        await nodes[0].authority.distribute(NAMES, THRESHOLD)
+        desk = nodes[0].seat.keeper.desk
+        await trio.sleep(2.0)  # certificates are renewed under the new root
+        found = []
+        for _ in range(runs):
+            times = []
+            for _ in range(LINKED_SIGNATURES):
+                began = time.perf_counter()
+                await desk.sign(AuthorityTest(secrets.token_bytes(32)))
+                times.append((time.perf_counter() - began) * 1000)
+            found.append(median(times))
+    return [row("signing_ms", "ms", found)]
+
+
+# --- key generation -------------------------------------------------------------------------------------------------
+
+
+async def generation(runs: int) -> list[Row]:
+    """All members' work together, messages handed over in memory."""
+    small = [_generate(THRESHOLD, MEMBERS) for _ in range(runs)]
+    large = [_generate(11, 16) for _ in range(runs)]
+    return [row("key_generation_ms", "ms", small), row("key_generation_16_ms", "ms", large)]
+
+
+def _generate(threshold: int, count: int) -> float:
+    signers = [Ed25519Signer(secrets.token_bytes(32)) for _ in range(count)]
+    keys = {NodeId.of_key(signer.spki): signer for signer in signers}
+    members = tuple(sorted(keys))
+    plan = KeyPlan(
+        mesh_id=MeshId(bytes(32)), session=bytes(16), members=members, threshold=threshold,
+        message_keys={member: keys[member].public_key for member in members},
+    )
+    began = time.perf_counter()
+    machines = {member: KeyGeneration(plan, member, CHANCE, 0.0, signer=keys[member]) for member in members}
+    while waiting := [(own, *message) for own, machine in machines.items() for message in machine.messages_to_send()]:
+        for sender, to, kind, body in waiting:
+            machines[to].receive(sender, kind, body, 0.0)
+    took = (time.perf_counter() - began) * 1000
+    assert all(machine.result is not None for machine in machines.values())
+    return took

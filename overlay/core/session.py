@@ -318,23 +318,33 @@ class Session:
     def _take_records(self, now: float) -> None:
         reader = self._reader
         while reader.buffered and self.state is not State.CLOSED:
-            record = reader.next_record()
-            if record is None:
-                return
             if not self._keyed:
+                record = reader.next_record()
+                if record is None:
+                    return
                 self._handshake(bytes(record), now)
                 continue
-            plaintext = self._open(record, now)
-            bulk = stream_data(plaintext) if self.state is State.OPEN and self._must_begin is None else None
-            if bulk is None:
-                self._hand_over_bulk(now)
-                self._frames(plaintext, now)
-            else:
-                stream, body = bulk
-                if stream != self._bulk_stream:
-                    self._hand_over_bulk(now)
-                    self._bulk_stream = stream
-                self._bulk.append(body)
+            records = reader.next_records()
+            if not records:
+                return
+            for record in records:
+                if self._take_record(record, now):
+                    return
+
+    def _take_record(self, record: memoryview, now: float) -> bool:
+        """Whether that was the end of the link."""
+        plaintext = self._open(record, now)
+        bulk = stream_data(plaintext) if self.state is State.OPEN and self._must_begin is None else None
+        if bulk is None:
+            self._hand_over_bulk(now)
+            self._frames(plaintext, now)
+            return self.state is State.CLOSED
+        stream, body = bulk
+        if stream != self._bulk_stream:
+            self._hand_over_bulk(now)
+            self._bulk_stream = stream
+        self._bulk.append(body)
+        return False
 
     def _hand_over_bulk(self, now: float) -> None:
         """Data of one stream, from one record after the other, is one piece: less work for all above.

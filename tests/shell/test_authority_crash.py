@@ -11,11 +11,12 @@ from overlay.app.authority.ledger import Ledger
 from overlay.app.authority.signing import SigningDesk, Surroundings, hand_in_force
 from overlay.core.authority.bindings import Bindings
 from overlay.core.authority.round_messages import Outgoing
+from overlay.core.authority.signing_events import Declined
 from overlay.core.authority.x509_requests import RevocationList
 from overlay.core.keys import NodeId
 from overlay.core.revocation_profile import LIST_LIFE, ListFacts, Mark, RevocationReason, Revocations
 from overlay.core.token import parse_token
-from overlay.errors import HostLacks, PeerUnreachable, Refused
+from overlay.errors import HostLacks, PeerUnreachable
 from overlay.net.system import SystemChance, wall_clock
 from overlay.registry import Reason, RoundKind
 from overlay.store.membership import load_mesh
@@ -116,16 +117,21 @@ async def sign_a_list(path: Path, kind: type[Ledger]) -> tuple[Recording, object
             around = Surroundings(
                 own_id=own, chance=SystemChance(), at=wall_clock, linked=lambda _node: False, nursery=nursery
             )
+            send, found = trio.open_memory_channel[object](8)
             desk = SigningDesk(
-                around, ledger, carrier, approve=lambda _request, _node: None, note=lambda _event: None,
+                around, ledger, carrier, approve=lambda _request, _node: None, note=send.send_nowait,
                 hand=lambda: hand_in_force(ledger),
             )
             carrier.listen_to_others(desk.heard)
-            nursery.start_soon(desk.run)
-            try:
-                result: object = await desk.sign(RevocationList(facts))
-            except Refused as error:
-                result = error.reason
+
+            async def sign() -> None:
+                send.send_nowait(await desk.sign(RevocationList(facts)))
+
+            nursery.start_soon(sign)
+            with trio.fail_after(15):
+                async for result in found:
+                    if isinstance(result, bytes | Declined):
+                        break
             nursery.cancel_scope.cancel()
         return carrier, result
 
@@ -137,7 +143,7 @@ async def test_what_a_signer_binds_is_on_the_disk_before_its_commitment_leaves(t
     assert content is not None and Bindings.unpack(content) != Bindings()
 
 
-async def test_a_signer_whose_disk_is_full_says_nothing(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_signer_whose_disk_is_full_says_nothing(tmp_path: Path) -> None:
     carrier, result = await sign_a_list(founded(tmp_path), Full)
-    assert carrier.on_disk == [] and result is Reason.NOT_ENOUGH_SIGNERS
-    assert autojump_clock.autojump_threshold == 0
+    assert carrier.on_disk == [] and isinstance(result, Declined)
+    assert result.reason is Reason.INTERNAL

@@ -212,8 +212,8 @@ async def test_a_node_in_quarantine_is_kept_out_everywhere_and_comes_back_when_i
     async with opened(path) as alice:  # it survives a restart
         assert (await alice.node.authority.status()).fields["quarantined"] == [str(carol.node.node_id)]
         assert await kept_out(carols, alice) is Reason.QUARANTINED
-    for one in (path, carols):
-        set_calendar(one, wall_clock() + DAY + HOUR)
+    for folder in (path, carols):
+        set_calendar(folder, wall_clock() + DAY + HOUR)
     async with linked(path, carols) as (alice, _):
         assert (await alice.node.authority.status()).fields["quarantined"] == []
 

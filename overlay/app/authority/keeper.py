@@ -304,6 +304,8 @@ class Keeper:
         ))
         self.on_object()
         self.desk.share_changed()
+        if ledger.trust.lists:
+            self.publish_soon()  # by the new root, too
 
     # --- what signers do --------------------------------------------------------------------------------------------
 

@@ -8,10 +8,10 @@ from datetime import datetime
 
 from overlay.core.authority.order_bodies import Replace, Revoke
 from overlay.core.authority.order_payload import Order
-from overlay.core.certificates import TOLERANCE
+from overlay.core.certificates import TOLERANCE, Root, check_signature
 from overlay.core.keys import NodeId
 from overlay.core.members import Members
-from overlay.core.revocation_profile import LIST_LIFE, ListFacts, Mark, RevocationReason, Revocations
+from overlay.core.revocation_profile import LIST_LIFE, LIST_MAX, ListFacts, Mark, RevocationReason, Revocations
 from overlay.core.trust import TrustSet
 from overlay.errors import Refused
 from overlay.registry import Reason
@@ -36,7 +36,7 @@ def ordered(orders: Iterable[Order]) -> Revocations:
 def next_list(
     trust: TrustSet, orders: Iterable[Order], members: Members, at: datetime, attempt: int = 0
 ) -> ListFacts | None:
-    """The list that is due; None where all that is ordered is revoked already.
+    """The list that is due; None where all that is ordered is revoked already, in a list by the newest root.
 
     The certificates of a revoked node that are still in force are named too, for tools that know serials only. The list
     follows from the orders, its time as well: signers that propose one at the same time propose the same bytes. After an
@@ -44,7 +44,7 @@ def next_list(
     """
     wanted = trust.revocations.merged(ordered(orders))
     wanted = wanted.merged(_serials(wanted, members, at))
-    if wanted == trust.revocations:
+    if wanted == trust.revocations and (not trust.lists or _is_by(trust.lists[-1].der, trust.roots.newest)):
         return None
     begin = max(mark.revoked for mark in wanted.nodes.values())
     return ListFacts(
@@ -68,6 +68,15 @@ def check_list(facts: ListFacts, trust: TrustSet, orders: Iterable[Order], membe
         raise Refused(Reason.BAD_REVOCATION_LIST, "it revokes what no operator has ordered")
     if facts.this_update - TOLERANCE > at or facts.next_update - facts.this_update != LIST_LIFE:
         raise Refused(Reason.CLOCK, "the list is of another time")
+
+
+def _is_by(der: bytes, root: Root) -> bool:
+    """Whether that root signed it: tools look for a list by the issuer of the leaf."""
+    try:
+        check_signature(der, root.public_key, limit=LIST_MAX)
+    except Refused:
+        return False
+    return True
 
 
 def _serials(revoked: Revocations, members: Members, at: datetime | None) -> Revocations:

@@ -21,11 +21,11 @@ ALICE = make_member(MESH, "alice", facts=FACTS).peer.certificate
 BOB = make_member(MESH, "bob").peer.certificate
 
 
-def later(found: VerifiedCertificate, minutes: int, **changes: object) -> VerifiedCertificate:
+def later(found: VerifiedCertificate, minutes: int) -> VerifiedCertificate:
     step = timedelta(minutes=minutes)
     return replace(
-        found, serial=found.serial + minutes, not_before=found.not_before + step, not_after=found.not_after + step, **changes
-    )  # type: ignore[arg-type]
+        found, serial=found.serial + minutes, not_before=found.not_before + step, not_after=found.not_after + step
+    )
 
 
 def test_a_node_is_found_by_name_and_by_id() -> None:
@@ -34,7 +34,7 @@ def test_a_node_is_found_by_name_and_by_id() -> None:
     for text in ("alice", str(ALICE.node_id)):
         found = known.find(text)
         assert found is not None and found.node_id == ALICE.node_id
-    assert (found.roles, found.person, found.level) == (("operator", "signer"), "alice@home", 1)
+        assert (found.roles, found.person, found.level) == (("operator", "signer"), "alice@home", 1)
     assert known.find("carol") is None and known.find("ali") is None and known.find("") is None
     assert known.get(NodeId(seed("nobody"))) is None
 
@@ -102,7 +102,7 @@ def test_a_damaged_book_is_refused(damage: bytes) -> None:
 
 def test_a_book_with_a_key_of_another_size_is_refused() -> None:
     packed = Members().with_certificate(ALICE).pack()
-    assert ALICE.node_id in packed
+    assert packed.count(ALICE.node_id) == 1
     with pytest.raises(Refused):
         Members.unpack(packed.replace(b"\x58\x20" + ALICE.node_id, b"\x58\x1f" + ALICE.node_id[:-1]))
 

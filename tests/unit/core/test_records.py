@@ -190,3 +190,26 @@ def test_the_reader_lets_go_of_what_was_taken() -> None:
         reader.feed(b"\x01x")
         assert reader.next_record() == b"x"
         assert reader.buffered == 0
+
+
+def test_what_is_refused_in_a_run_is_refused_when_it_is_the_first() -> None:
+    """All whole records before it are given, and it is refused as if it had come alone."""
+    for length, reason in ((b"\0\0", Reason.MALFORMED), (b"\0\x65", Reason.TOO_LARGE)):
+        reader = RecordReader(maximum=100)
+        reader.feed(b"\0\1a" + b"\0\2bc" + length + bytes(101))
+        assert reader.next_records() == [b"a", b"bc"]
+        with pytest.raises(Refused) as error:
+            reader.next_records()
+        assert error.value.reason is reason
+
+
+def test_a_run_of_records_is_what_came_one_by_one() -> None:
+    wire = b"".join(len(body).to_bytes(2, "big") + body for body in (b"a", b"b" * 300, b"cc", b"d" * 7))
+    for cut in range(len(wire) + 1):
+        reader, found = RecordReader(), list[bytes]()
+        for part in (wire[:cut], wire[cut:]):
+            reader.feed(part)
+            while reader.buffered and (bodies := reader.next_records()):
+                found += map(bytes, bodies)
+        assert found == [b"a", b"b" * 300, b"cc", b"d" * 7]
+        assert reader.buffered == 0

@@ -10,7 +10,16 @@ from overlay.core.authority.order_payload import Order
 from overlay.core.authority.revoking import check_list, next_list, ordered
 from overlay.core.keys import NodeId
 from overlay.core.members import Members
-from overlay.core.revocation_profile import LIST_LIFE, ListFacts, LogEnd, Mark, RevocationReason, Revocations, serial_bytes
+from overlay.core.revocation_profile import (
+    LIST_LIFE,
+    ListFacts,
+    LogEnd,
+    LogName,
+    Mark,
+    RevocationReason,
+    Revocations,
+    serial_bytes,
+)
 from overlay.core.trust import TrustSet
 from overlay.errors import Refused
 from overlay.registry import Reason
@@ -81,7 +90,7 @@ def test_a_quarantine_revokes_nobody() -> None:
 
 
 def test_where_the_logs_of_a_revoked_node_end_stands_in_the_list() -> None:
-    ends = {(CAROL.node_id, bytes(16)): LogEnd(5, seed("last"))}
+    ends: dict[LogName, LogEnd] = {(CAROL.node_id, bytes(16)): LogEnd(5, seed("last"))}
     assert due(make_order(replace(BODY, ends=ends))).revocations.ends == ends
 
 
@@ -114,8 +123,9 @@ def test_a_number_that_goes_back_is_not_signed(number: int) -> None:
 
 def test_a_list_that_leaves_out_what_is_revoked_is_not_signed() -> None:
     trust = MESH.trust.with_list(make_list(MESH, due(ORDER).revocations))
-    facts = replace(due(ORDER), number=2, revocations=ordered([make_order(Replace(old=DAVE, new=ERIN), begin=-HOUR / 2)]))
-    assert refusal(facts, ORDER, trust=trust) is Reason.BAD_REVOCATION_LIST
+    other = make_order(Replace(old=DAVE, new=ERIN), number=2, begin=-HOUR / 2)
+    facts = replace(due(ORDER), number=2, revocations=ordered([other]))
+    assert refusal(facts, ORDER, other, trust=trust) is Reason.BAD_REVOCATION_LIST
 
 
 def test_a_list_with_a_node_that_nobody_ordered_is_not_signed() -> None:
