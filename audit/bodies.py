@@ -22,7 +22,7 @@ WORD_MAX: Final = 64  # bytes of a word such as a reason: our guess
 DETAIL_MAX: Final = 1024  # bytes of a text for people: our guess
 APPLICATION_TYPE_MAX: Final = 128  # bytes: our guess
 VALUE_DEPTH_MAX: Final = 32  # lists and maps in each other: our guess
-CHAIN_MAX: Final = 3  # certificates, as on a link
+CHAIN_MAX: Final = 12  # certificates, as on a link
 REVOKED_MAX: Final = 64  # nodes named in one entry: our guess, the list itself names all
 DER_MAX: Final = 8 * 1024  # all certificates of a link together; one cannot be larger
 

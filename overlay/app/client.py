@@ -115,10 +115,10 @@ class RemoteNode:
 
     async def _ask_authority(self, command: str, options: Mapping[str, Any]) -> Report:
         answer = _object(await self._connection.ask("authority", command=command, options=dict(options)))
-        said = answer.get("said")
-        if not isinstance(said, list):
+        said, notes = answer.get("said"), answer.get("notes")
+        if not isinstance(said, list) or not isinstance(notes, list):
             wire.malformed("a report")
-        return Report(tuple(map(str, said)), _object(answer.get("fields")))
+        return Report(tuple(map(str, said)), _object(answer.get("fields")), tuple(map(str, notes)))
 
     @property
     def peers(self) -> tuple[Peer, ...]:

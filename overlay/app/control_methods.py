@@ -86,7 +86,7 @@ async def _authority(node: NodeApi, params: Params, item: Item) -> Any:
     if not isinstance(options, dict):
         wire.malformed("options")
     report = await node.authority.ask(wire.text_of(params, "command", limit=NAME_MAX), options)
-    return {"said": list(report.said), "fields": dict(report.fields)}
+    return {"said": list(report.said), "fields": dict(report.fields), "notes": list(report.notes)}
 
 
 METHODS: Final[Mapping[str, Method]] = {

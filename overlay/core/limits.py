@@ -13,7 +13,7 @@ NOISE_PLAINTEXT_MAX: Final = RECORD_MAX - TAG_SIZE  # 65,519
 # Before OPEN
 HELLO_SIZE: Final = 3 + 16
 HANDSHAKE_MESSAGE_MAX: Final = 16 * 1024
-CHAIN_DEPTH_MAX: Final = 3
+CHAIN_DEPTH_MAX: Final = 12  # roots that have followed the founding one; a chain of them all fits CHAIN_BYTES_MAX
 CHAIN_BYTES_MAX: Final = 8 * 1024
 CHALLENGE_MAX: Final = 1024
 PROOF_MAX: Final = 16 * 1024

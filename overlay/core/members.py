@@ -48,6 +48,7 @@ class Members:
     """Everybody, by node id."""
 
     seen: Mapping[NodeId, Seen] = field(default_factory=dict)
+    frozen: frozenset[bytes] | None = None  # serials that were seen before the newest root; None before there was another
 
     def __iter__(self) -> Iterator[Seen]:
         return iter(self.seen.values())
@@ -75,14 +76,21 @@ class Members:
         )
         return replace(self, seen={**self.seen, found.node_id: one})
 
+    def at_new_root(self) -> "Members":
+        """A root has a successor: of its leaves those count that were seen until now, not what a thief of its key makes."""
+        return replace(self, frozen=frozenset(serial for one in self for serial in one.serials))
+
     def pack(self) -> bytes:
         """For a file."""
-        return make_map([one.row() for _, one in sorted(self.seen.items())])
+        frozen = None if self.frozen is None else sorted(self.frozen)
+        return make_map([one.row() for _, one in sorted(self.seen.items())], frozen)
 
     @classmethod
     def unpack(cls, data: bytes) -> "Members":
         """Raises Refused(MALFORMED, TOO_LARGE or UNSUPPORTED)."""
-        (rows,) = open_map(data, Array(_ROW, MEMBERS_MAX), limit=SIZE_MAX)
+        rows, frozen = open_map(
+            data, Array(_ROW, MEMBERS_MAX), Maybe(Array(Bytes(20), MEMBERS_MAX * SERIALS_KEPT)), limit=SIZE_MAX
+        )
         found = {}
         for node_id, name, roles, person, level, begin, end, serials in rows:
             found[NodeId(node_id)] = Seen(
@@ -90,4 +98,4 @@ class Members:
                 not_before=datetime.fromtimestamp(begin, UTC), not_after=datetime.fromtimestamp(end, UTC),
                 serials=tuple(serials),
             )
-        return cls(found)
+        return cls(found, None if frozen is None else frozenset(frozen))

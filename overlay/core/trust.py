@@ -110,6 +110,7 @@ class TrustSet:
     quarantines: frozenset[Quarantine] = frozenset()
     later: tuple[LaterRoot, ...] = ()
     old_leaves_for: timedelta = field(default=OLD_LEAVES_FOR, repr=False)
+    old_serials: frozenset[bytes] | None = field(default=None, repr=False)  # of leaves of earlier roots; None: all count
     grace: GraceTimes = field(default=_GRACE, repr=False)  # and who the members of the authority are
     # What follows from the fields above, worked out once: each handshake asks for it.
     roots: Roots = field(init=False, repr=False, compare=False)
@@ -200,6 +201,14 @@ class TrustSet:
                 hint="an operator revokes it, or lets the quarantine end",
             )
         self.roots.check(peer.certificate)
+        self._check_seen(peer.certificate)
+
+    def _check_seen(self, certificate: VerifiedCertificate) -> None:
+        """Of a root that has a successor only those leaves count that were seen while it had none: its key may be stolen."""
+        old = len(certificate.lineage) - 1 < len(self.later)
+        if old and self.old_serials is not None and serial_bytes(certificate.serial) not in self.old_serials:
+            detail = f"{certificate.name}'s certificate is of an old root, and was not seen while that root signed"
+            raise Refused(Reason.WRONG_GENERATION, detail, hint="join again: `overlay invite`")
 
     def mark_of(self, peer: VerifiedPeer) -> Mark | None:
         """Why this peer is revoked, whether by its id, certificate, machine, or a key of its own or of its issuer."""

@@ -290,3 +290,14 @@ async def test_a_member_that_is_no_signer_answers_nothing_but_where_signers_are(
         with pytest.raises(Refused) as refused:
             await visit.asks()
         assert refused.value.reason is Reason.NOT_A_SIGNER
+
+
+async def test_what_was_approved_is_not_signed_once_the_invite_was_withdrawn(tmp_path: Path) -> None:
+    async with opened(founded(tmp_path)) as alice:
+        visitor = Visitor(await token_of(alice))
+        async with visitor.at(alice) as visit:
+            assert (await visit.asks()).approved
+            await alice.node.authority.withdraw(visitor.key.invite_id.hex())
+            result = await visit.finishes()
+            assert result.bundle is None and result.reason is not None
+        assert alice.all(CertificateSigned) == []

@@ -9,8 +9,9 @@ import pytest
 import trio
 
 from overlay.app.compose import Assembly
-from overlay.core.authority.order_bodies import Quarantine
+from overlay.core.authority.order_bodies import Quarantine, Revoke
 from overlay.core.keys import NodeId
+from overlay.core.revocation_profile import RevocationReason
 from overlay.core.trust_update import TrustUpdate
 from overlay.errors import NotAllowed, PeerUnreachable, Refused, UsageError
 from overlay.events import AuthorityAlarm, LinkRefused, OrderTaken, PeerDown, PeerUp, RevocationsChanged, TrustLost
@@ -341,3 +342,29 @@ async def test_a_node_that_keeps_no_trust_takes_no_guests(tmp_path: Path) -> Non
         moved = replace(token, addresses=(("127.0.0.1", alice.node.port),))
         with pytest.raises(PeerUnreachable):
             await join(tmp_path / "bob", moved, name="bob", patience=1)
+
+
+async def test_a_revocation_by_an_operator_whose_clock_is_ahead_is_signed_at_once(tmp_path: Path) -> None:
+    path = founded(tmp_path)
+    bobs, carols = admitted(path, "bob", "operator"), admitted(path, "carol")
+    set_calendar(bobs, wall_clock() + timedelta(minutes=3))
+    async with linked(path, bobs, carols) as (alice, bob, carol):
+        await bob.node.authority.revoke(["carol"])
+        for one in (alice, bob):
+            await one.heard(RevocationsChanged, revokes(carol))
+
+
+async def test_a_list_that_was_due_when_the_signer_was_ended_is_signed_after_its_start(tmp_path: Path) -> None:
+    path = founded(tmp_path)
+    bobs, carols = admitted(path, "bob", "operator"), admitted(path, "carol")
+    async with linked(path, bobs, carols) as (alice, bob, carol):
+        body = Revoke(
+            nodes=(carol.node.node_id,), reason=RevocationReason.KEY_COMPROMISE, since=wall_clock().replace(microsecond=0)
+        )
+        order = signed_by(bob.node, order_of(bob.node, body, number=1))
+        ledger, at = alice.node.seat.ledger, wall_clock()
+        ledger.orders, _ = ledger.orders.add(order.verify_now(ledger.trust, at), at)  # kept, and ended before it was acted on
+        ledger.saw(bob.node.engine.identity.verified.certificate)
+        await ledger.flush()
+    async with opened(path) as alice:
+        await alice.heard(RevocationsChanged)

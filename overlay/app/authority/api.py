@@ -19,6 +19,7 @@ class Report:
 
     said: tuple[str, ...]  # sentences for people
     fields: Mapping[str, Any]  # the same for programs: JSON-like
+    notes: tuple[str, ...] = ()  # beside the result
 
 
 Ask = Callable[[str, Mapping[str, Any]], Awaitable[Report]]
@@ -70,6 +71,13 @@ class Authority:
     async def replace(self, old: str, new: str, *, dry_run: bool = False) -> Report:
         """The new node takes the name and the roles of the old one, which is revoked."""
         return await self._ask("replace", {"old": old, "new": new, "dry_run": dry_run})
+
+    async def grant(
+        self, node: str, roles: Sequence[str], *, only: bool = False, person: str | None = None, dry_run: bool = False
+    ) -> Report:
+        """More roles for a node, or `only` these, from its next certificate on; whose node it is."""
+        options = {"node": node, "roles": list(roles), "only": only, "person": person, "dry_run": dry_run}
+        return await self._ask("grant", options)
 
     async def renew(self) -> Report:
         """A new certificate for this node, now."""

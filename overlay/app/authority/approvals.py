@@ -37,16 +37,16 @@ class Approvals:
     acted_on: Callable[[], Sequence[Order]]  # the orders that count now
     at: Callable[[], datetime]
     joins: dict[Key, Approval] = field(default_factory=dict)
-    renewals: dict[Key, RenewalApproval] = field(default_factory=dict)
+    renewals: dict[Key, tuple[RenewalApproval, NodeId | None]] = field(default_factory=dict)
     agreed: set[bytes] = field(default_factory=set)  # packed requests of a ceremony that we take part in
 
     def join(self, approval: Approval) -> None:
         """Everything about this joiner was right."""
         _keep(self.joins, (approval.node_id, approval.not_before), approval)
 
-    def renewal(self, approval: RenewalApproval) -> None:
-        """Everything about this renewal was right."""
-        _keep(self.renewals, (approval.request.node_id, approval.not_before), approval)
+    def renewal(self, approval: RenewalApproval, instead_of: NodeId | None = None) -> None:
+        """Everything about this renewal was right; `instead_of`: the node whose place it takes, by an order."""
+        _keep(self.renewals, (approval.request.node_id, approval.not_before), (approval, instead_of))
 
     def request_for_join(self, approval: Approval) -> IssueLeaf:
         """What is to be signed for a joiner. Raises Refused: BAD_INVITE, INVITE_SPENT."""
@@ -56,11 +56,11 @@ class Approvals:
             raise Refused(Reason.INVITE_SPENT, f"{uses} of {uses} uses")
         return _leaf_of(approval, use)
 
-    def request_for_renewal(self, approval: RenewalApproval) -> IssueLeaf:
+    def request_for_renewal(self, approval: RenewalApproval, instead_of: NodeId | None = None) -> IssueLeaf:
         """What is to be signed for a renewal."""
         return IssueLeaf(
             csr=approval.request.der, name=approval.name, facts=approval.facts, not_before=approval.not_before,
-            not_after=approval.not_before + LEAF_LIFE, renews=serial_bytes(approval.replaces),
+            not_after=approval.not_before + LEAF_LIFE, renews=serial_bytes(approval.replaces), instead_of=instead_of,
         )
 
     def approve(self, request: Request, coordinator: NodeId) -> None:
@@ -93,6 +93,8 @@ class Approvals:
 
     def _invite_of(self, approval: Approval) -> Invite:
         """Raises Refused(BAD_INVITE) for one that does not count any more."""
+        if approval.invite_id in self.ledger.invites.withdrawn:
+            raise Refused(Reason.BAD_INVITE, "the invite was withdrawn")
         for order in self.acted_on():
             if order.hash == approval.invite_hash and isinstance(order.body, Invite):
                 return order.body
@@ -100,10 +102,10 @@ class Approvals:
 
     def _check_renewal(self, request: IssueLeaf) -> None:
         node_id = verify_request(request.csr).node_id
-        approval = self.renewals.get((node_id, request.not_before))
-        if approval is None:
+        approved = self.renewals.get((node_id, request.not_before))
+        if approved is None:
             raise Refused(Reason.NOT_ALLOWED, "not a renewal that we have approved")
-        if request != self.request_for_renewal(approval):
+        if request != self.request_for_renewal(*approved):
             raise Refused(Reason.BOUND_OTHERWISE, "not the renewal that we have approved")
 
     def _check_policy(self, payload: bytes) -> None:

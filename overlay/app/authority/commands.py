@@ -10,11 +10,12 @@ from overlay.app.authority.api import Report
 from overlay.app.authority.keeper import Keeper, Taken
 from overlay.app.authority.seat import Seat
 from overlay.core.authority.group_orders import Distribute, Refresh, Reshare
-from overlay.core.authority.order_bodies import Body, Invite, Quarantine, Replace, Revoke, WithdrawInvite
+from overlay.core.authority.order_bodies import Body, GrantRoles, Invite, Quarantine, Replace, Revoke, WithdrawInvite
 from overlay.core.authority.order_payload import LIFE_MAX, Order
 from overlay.core.authority.orders import OPERATOR, countersign, sign_order
 from overlay.core.certificates import show_time
 from overlay.core.join_key import JoinKey
+from overlay.core.joining import SIGNER
 from overlay.core.keys import NodeId
 from overlay.core.members import Seen
 from overlay.core.mesh.found import Address
@@ -26,6 +27,7 @@ from overlay.registry import EntryType, OrderKind, Reason
 SEED_SIZE: Final = 32
 ORDER_LIFE: Final = timedelta(days=1)
 SETTLE_WITHIN: Final = 20.0  # seconds until what was ordered is done: the signers' patience
+CEREMONY_WITHIN: Final = 90.0  # longer than a round of a key generation that somebody does not answer
 POLL: Final = 0.02
 
 Options = Mapping[str, Any]
@@ -61,7 +63,7 @@ class Commands:
             "status": self._status, "invite": self._invite, "withdraw": self._withdraw, "revoke": self._revoke,
             "quarantine": self._quarantine, "replace": self._replace, "renew": self._renew, "leave": self._leave,
             "distribute": self._distribute, "refresh": self._refresh, "reshare": self._reshare, "repair": self._repair,
-            "audit": self._audit, "countersign": self._countersign,
+            "audit": self._audit, "countersign": self._countersign, "grant": self._grant,
         }
 
     async def perform(self, command: str, options: Options) -> Report:
@@ -112,9 +114,9 @@ class Commands:
         await ledger.flush()
         return taken
 
-    async def _settle(self, done: Callable[[], bool], what: str) -> None:
+    async def _settle(self, done: Callable[[], bool], what: str, within: float = SETTLE_WITHIN) -> None:
         """Until it is so."""
-        with trio.move_on_after(SETTLE_WITHIN):
+        with trio.move_on_after(within):
             while not done():  # noqa: ASYNC110 (what moves trust tells nobody)
                 await trio.sleep(POLL)
             return
@@ -145,8 +147,9 @@ class Commands:
             signed, mesh_id=ledger.trust.mesh_id, root_hash=ledger.chain.newest_root.key_hash,
             gate=self._seat.parts.gate(), seed=seed, addresses=addresses,
         ).to_text()
-        said = (token,) if taken.counts else (token, f"it counts when another operator has signed it, too: {taken.lacks}")
-        return Report(said, {**fields, "token": token, "counts": taken.counts, "order": order.hash.hex()})
+        shown = {**fields, "token": token, "counts": taken.counts, "order": order.hash.hex()}
+        waits = f"it does not count yet: {taken.lacks}; another operator runs `overlay ca countersign {order.hash.hex()}`"
+        return Report((token,), shown, () if taken.counts else (waits,))
 
     async def _withdraw(self, options: Options) -> Report:
         self._must_be_operator()
@@ -181,7 +184,7 @@ class Commands:
         old, new = self._find(options["old"]), self._find(options["new"])
         body = Replace(old=old.node_id, new=new.node_id)
         return await self._simple(
-            self._order(body), options, f"{new.node_id.short} takes the place of {old.name}, which is revoked"
+            self._order(body), options, f"{new.name} takes name and roles of {old.name}, which is revoked: now `overlay renew` there"
         )
 
     async def _leave(self, options: Options) -> Report:
@@ -244,14 +247,31 @@ class Commands:
         return ends[threshold - 1].isoformat() if len(ends) >= threshold else None
 
     async def _distribute(self, options: Options) -> Report:
-        members = tuple(sorted({self._find(text).node_id for text in options["members"]}))
+        members, names = self._signers(options)
         body = Distribute(members=members, threshold=int(options["threshold"]))
-        return await self._ceremony(body, options, "the mesh key is in the hands of")
+        return await self._ceremony(body, options, f"a new mesh key is in the hands of {names}; {body.threshold} of them sign")
 
     async def _reshare(self, options: Options) -> Report:
-        members = tuple(sorted({self._find(text).node_id for text in options["members"]}))
+        members, names = self._signers(options)
         body = Reshare(members=members, threshold=int(options["threshold"]))
-        return await self._ceremony(body, options, "the same mesh key is in the hands of")
+        return await self._ceremony(body, options, f"the mesh key is in the hands of {names}; {body.threshold} of them sign")
+
+    def _signers(self, options: Options) -> tuple[tuple[NodeId, ...], str]:
+        """Who shall hold the key. Raises UsageError for a node without the role, which joiners would not believe."""
+        found = {one.node_id: one for one in (self._find(text) for text in options["members"])}
+        without = [one.name for one in found.values() if SIGNER not in one.roles]
+        if without:
+            hint = "give it with `overlay grant NODE --role signer`, then `overlay renew` there"
+            raise UsageError(f"{', '.join(without)} has not the role signer", hint=hint)
+        return tuple(sorted(found)), ", ".join(one.name for one in found.values())
+
+    async def _grant(self, options: Options) -> Report:
+        self._must_be_operator()
+        node = self._find(options["node"])
+        roles = tuple(sorted({*options["roles"], *(() if options.get("only") else node.roles)}))
+        body = GrantRoles(node=node.node_id, roles=roles, person=options.get("person"))
+        done = f"{node.name} is {', '.join(roles) or 'nothing special'} from its next certificate on: `overlay renew` there"
+        return await self._simple(self._order(body), options, done)
 
     async def _refresh(self, options: Options) -> Report:
         return await self._ceremony(Refresh(), options, "the shares are new")
@@ -263,7 +283,7 @@ class Commands:
         report = await self._simple(order, options, done)
         if options.get("dry_run") or not report.fields["counts"]:
             return report
-        await self._settle(lambda: order.hash in outcomes, f"{order.kind.name.lower()} is not done yet")
+        await self._settle(lambda: order.hash in outcomes, f"{order.kind.name.lower()} is not done yet", CEREMONY_WITHIN)
         if outcomes[order.hash]:
             raise Refused(
                 Reason.KEY_GENERATION_FAILED, outcomes[order.hash],
@@ -298,6 +318,7 @@ class Commands:
         said = [f"{row['name']}: {row['serial'][:8]} stands in {row['logs']} of {newest.threshold} logs" for row in bad]
         good = f"{len(rows) - len(bad)} of {len(rows)} certificates stand in the logs of {newest.threshold} signers or more"
         if newest.number == 0:
+            rows, bad, said = [], [], []
             good = "founding key: what it has signed stands in one log"
         fields = {"checked": rows, "threshold": newest.threshold, "unlogged": [row["serial"] for row in bad]}
         if bad and newest.number:
@@ -344,6 +365,7 @@ def _status_lines(fields: Mapping[str, Any]) -> list[str]:
         lines.append(f"warning      {fields['answering']} of {fields['threshold']} signers answer: nothing can be signed")
     if fields["frozen"]:
         lines.append("warning      two authorities claim to follow: nothing follows any more, see the guide")
+    lines += [f"quarantine   {node[:8]}" for node in fields["quarantined"]]
     lines.append(f"revocations  list {fields['revocation_list']}, {len(fields['revoked'])} nodes")
     if fields["renewable_until"]:
         until = fields["renewable_until"][:16].replace("T", " ")

@@ -9,7 +9,7 @@ import trio
 
 from overlay.app.authority.keeper import Keeper
 from overlay.app.authority.signing import Surroundings
-from overlay.core.authority.order_bodies import GrantRoles
+from overlay.core.authority.order_bodies import GrantRoles, Replace
 from overlay.core.authority.orders import SignedOrder, parse_order
 from overlay.core.authority.x509_requests import IssueLeaf
 from overlay.core.certificate_profile import LeafFacts
@@ -26,6 +26,7 @@ from overlay.core.join_ports import GrantedInvite, JoinAppraiser, JoinLink
 from overlay.core.join_result import JoinResult, SignerHint
 from overlay.core.join_signer import ApprovalWanted, FinishWanted, SignerEvent, SignerSide, welcome
 from overlay.core.keys import NodeId
+from overlay.core.members import Seen
 from overlay.core.renewal import check_renewal
 from overlay.core.roots import LaterRoot
 from overlay.core.trust import Credentials
@@ -154,10 +155,21 @@ class Hosting:
         approval = check_renewal(
             renewal, old, facts=self._facts_now(old), grace=ledger.trust.grace, merged_age=MERGED_AGE, at=at
         )
+        instead = self._replaced_by(old.node_id)
+        if instead is not None:
+            approval = replace(approval, name=instead.name, facts=replace(approval.facts, roles=instead.roles))
         ledger.renewals = ledger.renewals.bind(old, renewal, at, ledger.trust.grace)
         await ledger.flush()
-        self._keeper.approvals.renewal(approval)
-        return self._keeper.approvals.request_for_renewal(approval)
+        instead_of = None if instead is None else instead.node_id
+        self._keeper.approvals.renewal(approval, instead_of)
+        return self._keeper.approvals.request_for_renewal(approval, instead_of)
+
+    def _replaced_by(self, node_id: NodeId) -> Seen | None:
+        """Whose place this node takes, by an order that counts."""
+        for order in self._keeper.orders_that_count():
+            if isinstance(order.body, Replace) and order.body.new == node_id:
+                return self._ledger.members.get(order.body.old)
+        return None
 
     def _facts_now(self, old: VerifiedCertificate) -> LeafFacts:
         """What the certificate says today: what it said, and what operators have ordered since."""

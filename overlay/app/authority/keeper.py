@@ -27,6 +27,7 @@ from overlay.core.authority.succession import Outcome
 from overlay.core.authority.x509_requests import IssueLeaf, RevocationList
 from overlay.core.certificate_profile import serial_number
 from overlay.core.certificate_request import verify_request
+from overlay.core.certificates import TOLERANCE
 from overlay.core.keys import NodeId
 from overlay.core.trust import Quarantine, TrustSet, VerifiedPeer
 from overlay.core.trust_update import TrustUpdate, update_of
@@ -118,6 +119,8 @@ class Keeper:
         for held in ledger.orders.held.values():
             if held.order.not_after >= at:
                 tell(peer, FrameType.ORDER, held.signed.pack())
+        if next_list(ledger.trust, self.orders_that_count(), ledger.members, at) is not None:
+            self.publish_soon()  # it was not signed for lack of signers, perhaps
 
     def received(self, peer: VerifiedPeer, kind: FrameType, body: bytes) -> None:
         """A frame of trust. Raises Refused for what no honest peer sends."""
@@ -175,7 +178,9 @@ class Keeper:
 
     def orders_that_count(self) -> tuple[Order, ...]:
         """Those in force that were given by whoever may."""
-        return tuple(one for one in self.ledger.orders.in_force(self._around.at()) if one.hash in self._counting)
+        at, orders = self._around.at(), self.ledger.orders
+        found = {one.hash: one for when in (at, at + TOLERANCE) for one in orders.in_force(when)}  # clocks may be ahead of ours
+        return tuple(one for name, one in found.items() if name in self._counting)
 
     def waiting_orders(self) -> tuple[Order, ...]:
         """Those that another operator has to sign, too."""
@@ -225,12 +230,12 @@ class Keeper:
         after = update.applied(before)
         if after.hash == before.hash:
             return
-        self.move(after)
         news = TrustUpdate(
             tuple(one.der for one in after.lists if one not in before.lists),
             after.policy.raw if after.policy != before.policy else None,
         )
-        self._pass_on(FrameType.TRUST_UPDATE, news.pack(), sender)
+        self._pass_on(FrameType.TRUST_UPDATE, news.pack(), sender)  # those hear it, too, whose links end by it
+        self.move(after)
 
     def move(self, after: TrustSet) -> None:
         """Another trust set is in force; who is trusted no more is gone when this returns."""
@@ -297,6 +302,7 @@ class Keeper:
             return
         newest = ledger.chain.newest
         if newest.root != before.newest_root and newest.cross is not None:
+            ledger.freeze_old_leaves()
             self.move(ledger.trust.with_root(newest.cross, at))
         self._engine.emit(AuthorityChanged(
             number=newest.number, kind=newest.kind.value, members=tuple(map(str, newest.member_ids)),
@@ -334,6 +340,7 @@ class Keeper:
 
     async def run(self) -> None:
         """Until cancelled."""
+        self.publish_soon()  # a list may be due since before we were ended
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.ledger.run)
             nursery.start_soon(self.desk.run)

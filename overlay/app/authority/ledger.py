@@ -64,6 +64,7 @@ class Ledger:
         self._bindings = _load(folder, BINDINGS, Bindings.unpack) or Bindings()
         self._renewals = _load(folder, RENEWALS, RenewalBook.unpack) or RenewalBook()
         self._members = _load(folder, MEMBERS, Members.unpack) or Members()
+        self._trust = replace(self._trust, old_serials=self._members.frozen)
         self._share = _load(folder, SHARE, Share.unpack) or _founding_share(folder, self._chain)
         self._dirty: set[str] = set()
         self._news = trio.Event()
@@ -78,7 +79,7 @@ class Ledger:
 
     @trust.setter
     def trust(self, value: TrustSet) -> None:
-        self._trust = _with_members(value, self._chain)
+        self._trust = replace(_with_members(value, self._chain), old_serials=self._members.frozen)
         self._touch(TRUST)
 
     @property
@@ -143,6 +144,11 @@ class Ledger:
         if members is not self._members:
             self._members = members
             self._touch(MEMBERS)
+
+    def freeze_old_leaves(self) -> None:
+        """There is a newer root: of leaves of the earlier ones those count that were seen until now."""
+        self._members = self._members.at_new_root()
+        self._touch(MEMBERS)
 
     @property
     def share(self) -> Share | None:

@@ -142,7 +142,9 @@ class Succession:
             try:
                 await self._do(action)
             except OverlayError as error:
-                self._keeper.alarm(self._around.own_id, getattr(error, "reason", Reason.INTERNAL), f"{action.value}: {error}")
+                reason = getattr(error, "reason", Reason.INTERNAL)
+                if reason not in (Reason.NOT_ENOUGH_SIGNERS, Reason.NOT_A_SIGNER):  # others are not as far yet
+                    self._keeper.alarm(self._around.own_id, reason, f"{action.value}: {error}")
                 await trio.sleep(PAUSE)
             if self.record == before:
                 with trio.move_on_after(PAUSE):

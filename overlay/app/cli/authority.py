@@ -10,7 +10,7 @@ import click
 from overlay.app.authority.api import Authority, Report
 from overlay.app.cli.common import Invocation, run, standard_options
 from overlay.app.client import connect_local
-from overlay.app.output import plain, say, say_json
+from overlay.app.output import note, plain, say, say_json
 from overlay.errors import UsageError
 
 UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -37,6 +37,8 @@ def ask(invocation: Invocation, question: Callable[[Authority], Awaitable[Report
             return await question(node.authority)
 
     report = run(work)
+    for line in report.notes:
+        note(line)
     if invocation.json:
         say_json(dict(report.fields))
         return
@@ -93,6 +95,20 @@ def replace(invocation: Invocation, old: str, new: str, *, dry_run: bool) -> Non
 
 
 @click.command()
+@click.argument("node")
+@click.option("--role", "roles", metavar="ROLE", multiple=True, help="What it may be; may be repeated.")
+@click.option("--only", is_flag=True, help="Take away all other roles.")
+@click.option("--person", metavar="PERSON", help="Whose node it is: two nodes of one person are one operator.")
+@dry_run_option
+@standard_options
+def grant(
+    invocation: Invocation, node: str, roles: tuple[str, ...], *, only: bool, person: str | None, dry_run: bool
+) -> None:
+    """Give a node roles. They stand in its next certificate."""
+    ask(invocation, lambda authority: authority.grant(node, roles, only=only, person=person, dry_run=dry_run))
+
+
+@click.command()
 @standard_options
 def renew(invocation: Invocation) -> None:
     """Renew the certificate of this node now. It does so by itself at two thirds of its life."""
@@ -105,6 +121,13 @@ def renew(invocation: Invocation) -> None:
 def leave(invocation: Invocation, *, dry_run: bool) -> None:
     """Leave the mesh for good: this node asks to be revoked, then ends."""
     ask(invocation, lambda authority: authority.leave(dry_run=dry_run))
+    if not dry_run:
+        run(lambda: _stop(invocation))
+
+
+async def _stop(invocation: Invocation) -> None:
+    async with connect_local(invocation.folder) as node:
+        await node.stop()
 
 
 @click.group()

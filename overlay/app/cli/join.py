@@ -30,14 +30,15 @@ STREAM: Final = "-"
 @setting_option(SETTING["evidence"])
 @setting_option(SETTING["tcti"])
 @setting_option(SETTING["interfaces"])
+@setting_option(SETTING["mdns"])
 @standard_options
 def join(
     invocation: Invocation, token: str, name: str | None, wait: float, *, evidence: str | None, tcti: str | None,
-    interfaces: list[str] | None,
+    interfaces: list[str] | None, mdns: bool | None,
 ) -> None:
     """Become a member with a TOKEN that `overlay invite` printed. - reads it from the input, @FILE from a file."""
     found = _token(token)
-    config = invocation.config(evidence=evidence, tcti=tcti, interfaces=interfaces)
+    config = invocation.config(evidence=evidence, tcti=tcti, interfaces=interfaces, mdns=mdns)
     with _folder(invocation) as folder:
         if has_identity(folder):  # of the kind that it is
             config = replace(config, evidence="tpm" if folder.file(IDENTITY_TPM).exists() else "software")

@@ -39,6 +39,7 @@ COMMANDS: Final = {
     "revoke": (AUTHORITY, "Throw nodes out, for ever."),
     "quarantine": (AUTHORITY, "Keep a node out for 24 hours, at once."),
     "replace": (AUTHORITY, "Let the node NEW take name and roles of OLD, which is revoked."),
+    "grant": (AUTHORITY, "Give a node roles."),
     "renew": (AUTHORITY, "Renew the certificate of this node now."),
     "leave": (AUTHORITY, "Leave the mesh for good: this node asks to be revoked, then ends."),
     "ca": (AUTHORITY, "Those who together hold the key of the mesh."),

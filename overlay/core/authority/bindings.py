@@ -42,7 +42,7 @@ class Bound(IntEnum):
     NAME = 1  # name -> node id that had it first
     USE = 2  # u32 use || invite id -> node id
     SERIAL = 3  # H(SPKI of the root) || serial -> H(to be signed)
-    RENEWED = 4  # serial that was renewed -> H(to be signed)
+    RENEWED = 4  # H(SPKI of the root) || serial that was renewed -> H(to be signed)
     REPLACED = 5  # H(replaced node id || name) -> node id that took its place
     LIST = 6  # H(SPKI of the root) || u64 number -> H(to be signed)
     OBJECT = 7  # H(SPKI of the root) || u64 k -> H(payload); so a new root that was given up binds nobody
@@ -229,5 +229,5 @@ def _leaf_claims(request: IssueLeaf, issuer: Issuer, signed: bytes) -> list[Bind
         claims.append(Binding(Bound.USE, u32(request.use) + request.invite_id, node_id))
     if request.renews is not None:
         until = to_seconds(request.not_before + KEEP_RENEWED)
-        claims.append(Binding(Bound.RENEWED, request.renews, signed, until))
+        claims.append(Binding(Bound.RENEWED, sha256(issuer.spki) + request.renews, signed, until))
     return claims

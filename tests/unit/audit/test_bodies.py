@@ -24,6 +24,8 @@ EXAMPLES = {
     EntryType.DRIFT: bodies.drift(PEER, Reason.PCR_MISMATCH, detail="PCR 14"),
     EntryType.ENROLMENT: bodies.enrolment(PEER, "bob", ("witness",)),
     EntryType.ISSUANCE: bodies.issuance(PEER, 2**158, b"\3" * 32, 1_772_366_400),
+    EntryType.ORDER: bodies.order(PEER, 4, 7, b"\6" * 32),
+    EntryType.REVOCATION: bodies.revocation(3, b"\7" * 32, [PEER]),
     EntryType.POLICY: bodies.policy(2, b"\4" * 32),
     EntryType.AUTHORITY: bodies.authority(0, b"\5" * 32),
 }
