@@ -280,9 +280,8 @@ class Node:
             case Rekeyed(epoch=epoch):
                 name, node = _who(link)
                 self.emit(LinkRekeyed(name=name, node=node, epoch=epoch))
-            case CredentialsChanged():
-                self._notify_peers()
-                self.pool.renew_statics(link, limits.STATIC_RENEW_WITHIN)
+            case CredentialsChanged(peer=peer):
+                self._on_credentials(link, peer)
             case StreamOffered():
                 self._on_stream(link, event)
             case Ponged(pong=pong):
@@ -292,6 +291,12 @@ class Node:
             case Failed():
                 self._desk.link_ended(link)
                 self._on_failed(link, event)
+
+    def _on_credentials(self, link: Link, peer: VerifiedPeer) -> None:
+        if self.parts.trust_keeper is not None:
+            self.parts.trust_keeper.peer_renewed(peer)
+        self._notify_peers()
+        self.pool.renew_statics(link, limits.STATIC_RENEW_WITHIN)
 
     def peer_up(self, link: Link) -> None:
         """There is a link to this peer now."""

@@ -51,6 +51,10 @@ class TrustKeeper(Protocol):
         """There is a link to this peer now. Must not block."""
         ...
 
+    def peer_renewed(self, peer: VerifiedPeer) -> None:
+        """It goes on under other credentials. Must not block."""
+        ...
+
     def received(self, peer: VerifiedPeer, kind: FrameType, body: bytes) -> None:
         """One of `TRUST_FRAMES`, under the credentials with which it came. Must not block. Raises Refused: the link ends."""
         ...

@@ -183,9 +183,8 @@ class Commands:
         self._must_be_operator()
         old, new = self._find(options["old"]), self._find(options["new"])
         body = Replace(old=old.node_id, new=new.node_id)
-        return await self._simple(
-            self._order(body), options, f"{new.name} takes name and roles of {old.name}, which is revoked: now `overlay renew` there"
-        )
+        done = f"{old.name} is revoked; {new.name} has its name and roles once you run `overlay renew` there"
+        return await self._simple(self._order(body), options, done)
 
     async def _leave(self, options: Options) -> Report:
         own = self._find(str(self._own))

@@ -44,6 +44,7 @@ from overlay.store import membership
 from overlay.store.clock import raise_floor
 from overlay.store.identity import TpmKey, load_identity
 from overlay.store.membership import load_mesh
+from overlay.store.peers import PeerBook, save_peers
 from overlay.store.state import StateFolder
 
 if TYPE_CHECKING:
@@ -82,8 +83,8 @@ class _Place:
     again: float = -math.inf
 
 
-async def join(wish: JoinWish, *, patience: float = PATIENCE) -> Bundle:
-    """Become a member, or say why not.
+async def join(wish: JoinWish, *, patience: float = PATIENCE, met: dict[NodeId, Address] | None = None) -> Bundle:
+    """Become a member, or say why not. `met` takes down who was found where.
 
     Raises:
         Refused: BAD_TOKEN or CLOCK for the token; the reason of the last signer that could have helped.
@@ -96,7 +97,10 @@ async def join(wish: JoinWish, *, patience: float = PATIENCE) -> Bundle:
         async with background() as tasks:
             for finder in wish.finders:
                 tasks.start_soon(search.find, finder)
-            return await search.run()
+            bundle = await search.run()
+            if met is not None:
+                met.update(search.known())
+            return bundle
     raise PeerUnreachable(search.story(), hint=NOBODY)
 
 
@@ -123,6 +127,10 @@ class _Search:
     def story(self) -> str:
         """How far it came."""
         return f"{self._last}; {len(self._joiner.approved)} signers have agreed"
+
+    def known(self) -> dict[NodeId, Address]:
+        """Who answered where, or is said to be there."""
+        return {place.peer: place.address for place in self._places.values() if place.peer is not None}
 
     # --- finding ----------------------------------------------------------------------------------------------------
 
@@ -305,8 +313,13 @@ async def join_mesh(
         token=token, node_id=ready.node_id, csr=csr, name=None if token.says.name else chosen, tpm=ready.shown,
         prove=ready.prove if ready.shown else None, chance=SystemChance(), at=wall_clock, finders=finders,
     )
-    bundle = await join(wish, patience=patience)
+    met: dict[NodeId, Address] = {}
+    bundle = await join(wish, patience=patience, met=met)
     certificate = await trio.to_thread.run_sync(membership.install, folder, bundle, ready.node_id, wall_clock())
+    book = PeerBook()
+    for node_id, address in met.items():
+        book = book.with_peer(node_id, node_id.short, [address], wall_clock())
+    await trio.to_thread.run_sync(save_peers, folder, book)
     await trio.to_thread.run_sync(raise_floor, folder, certificate.not_before)
     return certificate
 

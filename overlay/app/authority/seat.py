@@ -153,6 +153,10 @@ class Seat:
         del request
         return self.engine.port.to_bytes(2, "big")
 
+    def peer_renewed(self, peer: VerifiedPeer) -> None:
+        """Its new certificate is one of those that were seen."""
+        self.ledger.saw(peer.certificate)
+
     def received(self, peer: VerifiedPeer, kind: FrameType, body: bytes) -> None:
         """A frame of trust."""
         if self._keeper is not None:
