@@ -4,7 +4,7 @@ Messages that are longer than a frame travel in parts, one after the other, all 
 """
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,8 +16,12 @@ from overlay.registry import FrameFlag, FrameType, Reason
 _HEADER: Final = struct.Struct(">BBIH")
 _KNOWN: Final = {int(kind): kind for kind in FrameType}
 _KNOWN_FLAGS: Final = int(FrameFlag.MORE)
+_FLAGS: Final = (FrameFlag.NONE, FrameFlag.MORE)
 SKIPPED_FROM: Final = 0x80  # unknown types from here on are for later versions and may be ignored
 STREAM_MAX: Final = 2**32 - 1
+
+pack_header_into: Final = _HEADER.pack_into
+"""(buffer, offset, type, flags, stream, length of the body): for those who make many frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +67,7 @@ def parse_frames(plaintext: bytes | memoryview) -> list[Frame]:
     """
     if not plaintext:
         malformed("empty record")
-    return [frame for frame in _frames(plaintext) if frame is not None]
-
-
-def _frames(plaintext: bytes | memoryview) -> Iterator[Frame | None]:
-    """Each frame, None for one that is skipped."""
-    start = 0
+    frames, start = [], 0
     while start < len(plaintext):
         if len(plaintext) - start < FRAME_HEADER:
             malformed("frame header is cut off")
@@ -78,33 +77,24 @@ def _frames(plaintext: bytes | memoryview) -> Iterator[Frame | None]:
             malformed("frame body is cut off")
         if flags & ~_KNOWN_FLAGS:
             malformed(f"frame flags {flags:#04x}")
-        yield _frame(kind, flags, stream, bytes(plaintext[start : start + length]))
+        known = _KNOWN.get(kind)
+        if known is not None:
+            frames.append(Frame(known, _FLAGS[flags], stream, bytes(plaintext[start : start + length])))
+        elif kind < SKIPPED_FROM:
+            raise Refused(Reason.UNSUPPORTED, f"frame type {kind:#04x}")
         start += length
-
-
-def _frame(kind: int, flags: int, stream: int, body: bytes) -> Frame | None:
-    known = _KNOWN.get(kind)
-    if known is not None:
-        return Frame(known, FrameFlag(flags), stream, body)
-    if kind < SKIPPED_FROM:
-        raise Refused(Reason.UNSUPPORTED, f"frame type {kind:#04x}")
-    return None
+    return frames
 
 
 def pack_message(kind: FrameType, stream: int, body: bytes) -> list[bytes]:
     """A message of any length as packed frames, all but the last with MORE. A record takes each."""
-    starts = range(0, len(body), FRAME_BODY_MAX) or range(1)
-    return [
-        pack(
-            Frame(
-                kind,
-                FrameFlag.MORE if start + FRAME_BODY_MAX < len(body) else FrameFlag.NONE,
-                stream,
-                body[start : start + FRAME_BODY_MAX],
-            )
-        )
-        for start in starts
+    last = max(len(body) - 1, 0) // FRAME_BODY_MAX * FRAME_BODY_MAX  # where the last part begins
+    parts = [
+        _HEADER.pack(kind, FrameFlag.MORE, stream, FRAME_BODY_MAX) + body[start : start + FRAME_BODY_MAX]
+        for start in range(0, last, FRAME_BODY_MAX)
     ]
+    parts.append(_HEADER.pack(kind, 0, stream, len(body) - last) + body[last:])
+    return parts
 
 
 def coalesce(frames: Iterable[bytes]) -> list[bytes]:

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from enum import IntEnum, auto
 from typing import Final
 
-from overlay.core.frames import coalesce, header, pack_message
-from overlay.core.limits import FRAME_HEADER, NOISE_PLAINTEXT_MAX, SEAL_AT_ONCE, TAG_SIZE, TELEMETRY_QUEUE_MAX
+from overlay.core.frames import coalesce, header, pack_header_into, pack_message
+from overlay.core.limits import FRAME_HEADER, NOISE_PLAINTEXT_MAX, SEAL_AT_ONCE, TELEMETRY_QUEUE_MAX
 from overlay.core.records import LENGTH_SIZE, OVERHEAD, Sealer
 from overlay.registry import FrameType
 
@@ -73,10 +73,14 @@ class Outbox:
         """Queue a message in the lane of its type."""
         lane = _LANES.get(kind, Lane.CONTROL)
         message = pack_message(kind, stream, body)
-        self._lanes.setdefault(lane, deque()).append(message)
-        self.queued += _size(message)
+        size = _size(message)
+        if lane in self._lanes:
+            self._lanes[lane].append(message)
+        else:
+            self._lanes[lane] = deque((message,))
+        self.queued += size
         if lane is Lane.TELEMETRY:
-            self._telemetry += _size(message)
+            self._telemetry += size
             while self._telemetry > TELEMETRY_QUEUE_MAX and len(self._lanes[lane]) > 1:
                 self._pop(lane)
 
@@ -103,23 +107,18 @@ class Outbox:
 
     def seal_into(self, pieces: Iterable[Piece], room: memoryview) -> int:
         """The same, straight into a buffer: how much of it was filled. Only when nothing else waits to be taken."""
-        start = end = 0
+        seal = self.sealer.seal_in_place
+        start = end = 0  # of the record under way, without its tag
         for kind, stream, body in pieces:
-            size = FRAME_HEADER + len(body)
-            if end > start and end - start - LENGTH_SIZE + size > NOISE_PLAINTEXT_MAX:
-                start = end = self._close(room, start, end)
+            length = len(body)
+            if end > start and end - start - LENGTH_SIZE + FRAME_HEADER + length > NOISE_PLAINTEXT_MAX:
+                start = end = seal(room, start, end)
             if end == start:
                 end += LENGTH_SIZE
-            room[end : end + FRAME_HEADER] = header(kind, stream, len(body))
-            room[end + FRAME_HEADER : end + size] = body
-            end += size
-        return self._close(room, start, end) if end > start else end
-
-    def _close(self, room: memoryview, start: int, end: int) -> int:
-        """Seal what lies there as one record; where it ends."""
-        end += TAG_SIZE
-        self.sealer.seal_in_place(room[start:end])
-        return end
+            pack_header_into(room, end, kind, 0, stream, length)
+            end += FRAME_HEADER + length
+            room[end - length : end] = body
+        return seal(room, start, end) if end > start else end
 
     # --- lanes ------------------------------------------------------------------------------------------------------
 

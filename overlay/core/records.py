@@ -18,7 +18,10 @@ from overlay.registry import Reason
 LENGTH_SIZE: Final = 2
 KEY_SIZE: Final = 32
 COUNTER_END: Final = 2**64 - 1  # Noise, section 5.1: the last value is never used
+NONCE_SIZE: Final = 12
 _LENGTH: Final = struct.Struct(">H")
+_pack_length_into: Final = _LENGTH.pack_into
+_unpack_length_from: Final = _LENGTH.unpack_from
 OVERHEAD: Final = LENGTH_SIZE + TAG_SIZE  # what a record adds to its plaintext
 
 
@@ -28,17 +31,13 @@ def _aead(key: bytes) -> AESGCM:
     return AESGCM(key)
 
 
-def _nonce(counter: int) -> bytes:
-    return counter.to_bytes(12, "big")
-
-
 class Sealer:
     """Encrypts what one side sends in one epoch."""
 
-    __slots__ = ("_aead", "records", "volume")
+    __slots__ = ("_encrypt_into", "records", "volume")
 
     def __init__(self, key: bytes) -> None:
-        self._aead = _aead(key)
+        self._encrypt_into = _aead(key).encrypt_into
         self.records = 0  # sealed under this key
         self.volume = 0  # bytes of plaintext sealed under this key
 
@@ -48,39 +47,42 @@ class Sealer:
 
     def seal_all(self, plaintexts: Sequence[bytes | bytearray | memoryview]) -> bytearray:
         """Several records in one buffer, to be written at once. Raises as `seal`, before anything was sealed."""
-        if not all(0 < len(plaintext) <= NOISE_PLAINTEXT_MAX for plaintext in plaintexts):
+        sizes = [len(plaintext) for plaintext in plaintexts]
+        if plaintexts and not 0 < min(sizes) <= max(sizes) <= NOISE_PLAINTEXT_MAX:
             raise LocalProtocolError(f"a record holds 1 to {NOISE_PLAINTEXT_MAX} bytes")
-        sealed = bytearray(sum(OVERHEAD + len(plaintext) for plaintext in plaintexts))
+        sealed = bytearray(sum(sizes) + len(sizes) * OVERHEAD)
         room, end = memoryview(sealed), 0
         for plaintext in plaintexts:
             start, end = end, end + OVERHEAD + len(plaintext)
             room[start + LENGTH_SIZE : end - TAG_SIZE] = plaintext
-            self.seal_in_place(room[start:end])
+            self.seal_in_place(room, start, end - TAG_SIZE)
         return sealed
 
-    def seal_in_place(self, record: memoryview) -> None:
-        """Turn a buffer that holds its plaintext between room for length and tag into a record.
+    def seal_in_place(self, room: memoryview, start: int, end: int) -> int:
+        """Make a record of what lies in `room[start:end]`: room for its length, and the plaintext. Where the record ends.
 
         Raises LocalProtocolError for a plaintext that is empty or above 65,519 bytes, and after 2^64 - 1 records.
         """
-        size, counter = len(record) - OVERHEAD, self.records
+        begin, counter = start + LENGTH_SIZE, self.records
+        size, sealed = end - begin, end + TAG_SIZE
         if not 0 < size <= NOISE_PLAINTEXT_MAX:
             raise LocalProtocolError(f"a record holds 1 to {NOISE_PLAINTEXT_MAX} bytes")
         if counter >= COUNTER_END:
             raise LocalProtocolError("the record counter has ended")
         self.records = counter + 1  # never the same nonce twice, whatever follows
-        _LENGTH.pack_into(record, 0, size + TAG_SIZE)
-        self._aead.encrypt_into(_nonce(counter), record[LENGTH_SIZE:-TAG_SIZE], None, record[LENGTH_SIZE:])
+        _pack_length_into(room, start, size + TAG_SIZE)
+        self._encrypt_into(counter.to_bytes(NONCE_SIZE, "big"), room[begin:end], None, room[begin:sealed])
         self.volume += size
+        return sealed
 
 
 class Opener:
     """Decrypts what one side receives in one epoch; after the first refusal it refuses everything."""
 
-    __slots__ = ("_aead", "_failed", "records", "volume")
+    __slots__ = ("_decrypt_into", "_failed", "records", "volume")
 
     def __init__(self, key: bytes) -> None:
-        self._aead = _aead(key)
+        self._decrypt_into = _aead(key).decrypt_into
         self.records = 0  # opened under this key
         self.volume = 0  # bytes of plaintext opened under this key
         self._failed = False
@@ -103,7 +105,7 @@ class Opener:
             raise self._refused(Reason.BAD_RECORD if body else Reason.MALFORMED, "no room for a tag")
         plaintext = body[:size]
         try:
-            self._aead.decrypt_into(_nonce(counter), body, None, plaintext)
+            self._decrypt_into(counter.to_bytes(NONCE_SIZE, "big"), body, None, plaintext)
         except InvalidTag:
             raise self._refused(Reason.BAD_RECORD, f"record {counter}") from None
         if not size:
@@ -170,6 +172,26 @@ class RecordReader:
             return None
         self._fresh = fresh[end:]
         return fresh[LENGTH_SIZE:end]
+
+    def next_records(self) -> list[memoryview]:
+        """All bodies that have come, as `next_record` gives them; what it would refuse is refused when it is the first."""
+        first = self.next_record()
+        if first is None:
+            return []
+        bodies, fresh, start = [first], self._fresh, 0
+        have = len(fresh)
+        if not have:
+            return bodies
+        maximum = self.maximum
+        while start + LENGTH_SIZE < have:
+            (size,) = _unpack_length_from(fresh, start)
+            begin, end = start + LENGTH_SIZE, start + LENGTH_SIZE + size
+            if not 0 < size <= maximum or end > have:
+                break
+            bodies.append(fresh[begin:end])
+            start = end
+        self._fresh = fresh[start:]
+        return bodies
 
     def take(self, count: int) -> bytes | None:
         """The next `count` bytes that are no record (the hello at the start), or None if they have not come yet."""

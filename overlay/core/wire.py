@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 
 import cbor2
 
-from overlay.core.keys import Signer, verify_signature
+from overlay.core.keys import NodeId, Signer, verify_signature
 from overlay.errors import Refused
 from overlay.registry import COSE_EDDSA, COSE_ES256, COSE_SIGN1_TAG_BYTE, Reason
 
@@ -75,7 +75,7 @@ def encode(value: Value) -> bytes:
         rising = _walk(value)
     except Refused as error:
         raise TypeError(error.detail) from None
-    return cbor2.dumps(value, canonical=not rising)  # sorting takes longer than all the rest
+    return cbor2.dumps(value) if rising else cbor2.dumps(value, canonical=True)  # sorting takes longer than all the rest
 
 
 def decode(data: bytes, *, limit: int) -> Any:
@@ -101,7 +101,7 @@ def decode(data: bytes, *, limit: int) -> Any:
     return value
 
 
-_PLAIN: Final = frozenset({bytes, str, bool})
+_PLAIN: Final = frozenset({bytes, str, bool, NodeId})
 
 
 def _walk(value: object, depth: int = 1) -> bool:
@@ -118,10 +118,18 @@ def _walk(value: object, depth: int = 1) -> bool:
     if isinstance(value, dict):
         return _walk_map(value, depth)
     if isinstance(value, list | tuple):
-        return all([_walk(item, depth + 1) for item in value])  # all of them are looked at
-    if not isinstance(value, bytes):  # NodeId
+        return _walk_items(value, depth)
+    if not isinstance(value, bytes):  # MeshId
         malformed(f"type {kind.__name__}")
     return True
+
+
+def _walk_items(value: Sequence[object], depth: int) -> bool:
+    rising = True
+    for item in value:
+        if type(item) not in _PLAIN:
+            rising = _walk(item, depth + 1) and rising
+    return rising
 
 
 def _walk_map(value: dict[Any, Any], depth: int) -> bool:

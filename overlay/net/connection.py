@@ -16,6 +16,8 @@ from overlay.core.limits import BULK_FROM, BULK_PATIENCE, BULK_WANTED, CONNECTIO
 class Connection(Protocol):
     """What a link needs. All but `interrupt` raise trio.BrokenResourceError when the connection is gone."""
 
+    sends_in_parts: bool  # a `send_some` that is cancelled has sent nothing, and may be called again
+
     async def receive_into(self, buffer: memoryview) -> int | None:
         """Wait for bytes: how many there are; 0 at the end; None after `interrupt`. One task at a time."""
         ...
@@ -33,7 +35,7 @@ class Connection(Protocol):
         ...
 
     async def send_some(self, data: memoryview) -> int:
-        """Wait until something goes."""
+        """Wait until something goes: how much; perhaps 0 after `interrupt`. One task at a time."""
         ...
 
     async def hang_up(self, buffer: memoryview) -> None:
@@ -47,6 +49,8 @@ class Connection(Protocol):
 
 class SocketConnection:
     """Over a TCP socket."""
+
+    sends_in_parts = True
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
@@ -101,7 +105,7 @@ class SocketConnection:
             raise trio.BrokenResourceError(str(error)) from None
 
     def interrupt(self) -> None:
-        """See `Connection`. A sender that waits looks up, too, and goes on waiting."""
+        """See `Connection`. A sender that waits looks up, too."""
         if self._descriptor >= 0:
             trio.lowlevel.notify_closing(self._descriptor)
 
@@ -116,15 +120,12 @@ class SocketConnection:
 
     async def send_some(self, data: memoryview) -> int:
         """See `Connection`."""
-        while True:
-            try:
-                await trio.lowlevel.wait_writable(self._descriptor)
-            except trio.ClosedResourceError:
-                await trio.lowlevel.checkpoint()
-                continue
-            count = self.send_now(data)
-            if count:
-                return count
+        try:
+            await trio.lowlevel.wait_writable(self._descriptor)
+        except trio.ClosedResourceError:
+            await trio.lowlevel.checkpoint()
+            return 0
+        return self.send_now(data)
 
     async def hang_up(self, buffer: memoryview) -> None:
         """See `Connection`."""
@@ -141,6 +142,8 @@ class SocketConnection:
 
 class StreamConnection:
     """Over any other trio stream, in memory for example."""
+
+    sends_in_parts = False
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream

@@ -74,6 +74,8 @@ class Link:
         self._buffer = receive_buffer()
         self._owner = owner
         self._unsent = NOTHING  # sealed, and not taken by the connection yet
+        self._carried = False  # somebody carries it out: the pump, or a task that wants to send
+        self._stuck_at = math.inf  # when the connection has taken nothing of it for too long
         self._scratch = NOTHING  # where streams are sealed; most links have none
         self._held = 0  # events are being told: what they cause goes out together
         self._wake_writer = trio.Event()
@@ -242,7 +244,10 @@ class Link:
         self._stirred()
 
     def write_stream(self, stream: int, data: memoryview) -> int:
-        """Seal and send bytes of a stream: how many were taken. None while others' bytes wait, or without credit."""
+        """Seal and send bytes of a stream: how many were taken. None while others' bytes wait, or without credit.
+
+        Whoever has bytes left calls it again at once, until none were taken, and then waits.
+        """
         if self.session.queued:
             self._push()
         if self._unsent or not self.is_open:
@@ -251,7 +256,7 @@ class Link:
             self._scratch = memoryview(bytearray(ROOM))
         taken, size = self.session.write_stream(stream, data, trio.current_time(), self._scratch)
         if size:
-            self._send_now(self._scratch[:size])
+            self._send_now(self._scratch[:size], comes_back=taken < len(data))
         if self.session.streams.deadline < self._asleep_until:  # what is unsigned has to be signed within a second
             self._wake_clock.set()
         return taken
@@ -265,9 +270,24 @@ class Link:
         return self.session.streams.room(stream) if self.is_open else 0
 
     async def wait_may_write(self) -> None:
-        """Until it may be so, or the link has ended."""
-        if self._unsent and not self._closed:
+        """Until it may be so, or the link has ended. The first that waits carries the bytes out itself, as in `wait_for`."""
+        if not self._unsent or self._closed:
+            return
+        if self._carried or not self._connection.sends_in_parts:
             await self._room.park()
+            return
+        self._carried = True
+        try:
+            while self._unsent and not self._closed:
+                await self._send_some()
+        finally:
+            self._carried = False
+            if self._unsent:
+                self._wake_writer.set()
+        self._push()
+        if self._room:
+            self._room.unpark_all()
+            await trio.lowlevel.checkpoint()  # streams take turns
 
     def finish_stream(self, stream: int) -> None:
         """Nothing more will be written."""
@@ -309,37 +329,45 @@ class Link:
         while not self._unsent and self.session.queued:
             self._send_now(memoryview(self.session.data_to_send()))
 
-    def _send_now(self, data: memoryview) -> None:
+    def _send_now(self, data: memoryview, *, comes_back: bool = False) -> None:
+        """`comes_back`: whoever sends waits next, and carries out itself what does not go at once."""
         try:
             sent = self._connection.send_now(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return  # the reader sees the end, too
         if sent < len(data):
-            self._unsent = data[sent:]
-            self._wake_writer.set()
+            self._keep(data[sent:])
+            if not (comes_back and self._connection.sends_in_parts):
+                self._wake_writer.set()
+
+    def _keep(self, unsent: memoryview) -> None:
+        """The connection has just taken what was before this; if it takes nothing for 10 s, the link ends."""
+        self._unsent = unsent
+        self._stuck_at = trio.current_time() + limits.SLOW_CONSUMER_AFTER if unsent else math.inf
+        if self._stuck_at < self._asleep_until:
+            self._wake_clock.set()
 
     async def _pump_out(self) -> None:
         while True:
             await self._wake_writer.wait()
             self._wake_writer = trio.Event()
-            await self._drain()
-
-    async def _drain(self) -> None:
-        """Hand everything to the connection; one that makes no progress for 10 s ends the link."""
-        while self._unsent:
-            with trio.move_on_after(limits.SLOW_CONSUMER_AFTER) as scope:
-                try:
-                    sent = await self._connection.send_some(self._unsent[: limits.RECEIVE_SIZE])
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    sent = len(self._unsent)  # the reader sees the end, too
-            if scope.cancelled_caught:
-                self._dispatch(self.session.fail(Reason.SLOW_CONSUMER, "no progress"))
-                return
-            self._unsent = self._unsent[sent:]
-            if not self._unsent:
+            while self._unsent and not self._carried:
+                self._carried = True
+                while self._unsent:
+                    await self._send_some()
+                self._carried = False
                 self._room.unpark_all()
                 await trio.lowlevel.checkpoint()  # streams and messages take turns
                 self._push()
+
+    async def _send_some(self) -> None:
+        """Hand some of what waits to the connection; or nothing, after an interrupt."""
+        try:
+            sent = await self._connection.send_some(self._unsent[: limits.RECEIVE_SIZE])
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            sent = len(self._unsent)  # the reader sees the end, too
+        if sent:
+            self._keep(self._unsent[sent:])
 
     async def _hang_up(self) -> None:
         try:
@@ -416,7 +444,7 @@ class Link:
     async def _pump_time(self) -> None:
         while True:
             self._wake_clock = trio.Event()
-            self._asleep_until = self.session.deadline
+            self._asleep_until = min(self.session.deadline, self._stuck_at)
             with trio.move_on_at(self._asleep_until):
                 await self._wake_clock.wait()
             late = trio.current_time() - self._asleep_until
@@ -424,7 +452,10 @@ class Link:
             if late > limits.LINK_LATE:
                 await trio.sleep(limits.LINK_LATE)  # this process stood still: what came meanwhile is read first
             now = trio.current_time()
-            if now >= self.session.deadline:
+            if now >= self._stuck_at:
+                self._stuck_at = math.inf
+                self._dispatch(self.session.fail(Reason.SLOW_CONSUMER, "no progress"))
+            elif now >= self.session.deadline:
                 self._dispatch(self.session.tick(now))
 
     # --- events -----------------------------------------------------------------------------------------------------
