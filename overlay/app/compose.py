@@ -341,7 +341,7 @@ class Setup:
             folder=self.folder, ledger=self.ledger, appraiser=TpmJoinAppraiser(policy, EndorsementTrust), at=self.at,
             gate=lambda: (mesh.gate_number, mesh.gate_key), addresses_of=self._addresses_of, learn=self.memory.learn,
             make_request=lambda: build_request(self.signer, name), install=self._endorser.install,
-            shares=Shares(self.folder, self.ledger), sign=self.signer.sign, heads=self._heads,
+            shares=Shares(self.folder, self.ledger, self.identity.node_id), sign=self.signer.sign, heads=self._heads,
             log_ends=self._log_ends, refresh_wait=self.config.refresh_wait,
         ))
 

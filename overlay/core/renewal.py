@@ -87,7 +87,8 @@ def begin_attempt(
     """The kept attempt if it is for this certificate, else a new one. `request` makes a CSR; a TPM takes its time."""
     if kept is not None and kept.serial == replaced.serial:
         return kept
-    return Attempt(csr=request(), serial=replaced.serial, not_before=at.astimezone(UTC).replace(microsecond=0))
+    begin = max(at, replaced.not_before + timedelta(seconds=1))  # newer than the one before, however soon it is renewed
+    return Attempt(csr=request(), serial=replaced.serial, not_before=begin.astimezone(UTC).replace(microsecond=0))
 
 
 # --- the signer's part ------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,17 +10,25 @@ import trio
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from overlay.app.authority.joining import join_mesh
 from overlay.core.authority.contents import ObjectKind
 from overlay.core.authority.record_requests import AuthorityTest, Roster
 from overlay.core.keys import verify_ed25519
-from overlay.core.token import parse_token
 from overlay.errors import Refused, UsageError
 from overlay.events import AuthorityChanged, CertificateSigned
 from overlay.registry import Label, Reason
-from overlay.store.state import FOUNDING_KEY, ROLLOVER, SHARE, SHARE_NEXT, StateFolder
-from tests.shell.authority_kit import PATIENCE, Running, admitted, founded, linked, opened
-from tests.shell.folder_kit import ALONE
+from overlay.store.state import FOUNDING_KEY, ROLLOVER, SHARE, SHARE_NEXT
+from tests.shell.authority_kit import (
+    PATIENCE,
+    Running,
+    admitted,
+    founded,
+    join,
+    linked,
+    opened,
+    parted,
+    token_of,
+    until,
+)
 
 THREE = ("alice", "bob", "carol")
 
@@ -38,8 +45,7 @@ async def renewed(nodes: tuple[Running, ...], generation: int = 1) -> None:
     """Until all have certificates by the newest root, and are linked."""
     with trio.fail_after(2 * PATIENCE):
         for one in nodes:
-            while len(one.node.engine.identity.verified.certificate.lineage) - 1 < generation:
-                await trio.sleep(0.02)
+            await until(lambda one=one: len(one.node.engine.identity.verified.certificate.lineage) - 1 >= generation)
         for one in nodes:
             await one.node.wait_members(len(nodes))
 
@@ -85,12 +91,14 @@ async def test_what_the_many_have_signed_is_accepted_by_openssl_up_to_the_foundi
     async with signers(tmp_path) as nodes:
         await distributed(nodes)
         ledger = nodes[0].node.seat.ledger
-        leaves = [one.node.engine.identity.credentials.leaf for one in nodes]
-        for name, der in (("root", ledger.trust.root.der), ("cross", ledger.trust.later[0].root.der), *zip("abc", leaves)):  # noqa: B905
+        shown = {"root": ledger.trust.root.der, "cross": ledger.trust.later[0].root.der}
+        shown |= {name: one.node.engine.identity.credentials.leaf for name, one in zip("abc", nodes, strict=True)}
+        for name, der in shown.items():
             pem = x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
             (tmp_path / f"{name}.pem").write_bytes(pem)
-        command = ["openssl", "verify", "-x509_strict", "-CAfile", "root.pem", "-untrusted", "cross.pem", "a.pem", "b.pem", "c.pem"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)  # noqa: ASYNC221
+        command = ["openssl", "verify", "-x509_strict", "-CAfile", "root.pem", "-untrusted", "cross.pem"]
+        leaves = ["a.pem", "b.pem", "c.pem"]
+        done = subprocess.run([*command, *leaves], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0 and done.stdout.count(": OK") == 3, done.stdout + done.stderr
 
 
@@ -98,11 +106,10 @@ async def test_a_joiner_is_signed_for_while_one_of_three_signers_is_away(tmp_pat
     async with signers(tmp_path) as nodes:
         await distributed(nodes)
         alice, bob, carol = nodes
-        report = await alice.node.authority.invite(roles=["worker"], addresses=[alice.seed, bob.seed])
-        carol.node.ask_to_stop()
-        await trio.to_thread.run_sync((tmp_path / "dave").mkdir)
-        with StateFolder.create(tmp_path / "dave") as folder:
-            certificate = await join_mesh(folder, parse_token(report.fields["token"]), replace(ALONE), None, name="dave")
+        token = await token_of(alice, at=(alice, bob), roles=["worker"])
+        carol.node.engine.pool.close(Reason.SHUTDOWN)
+        await parted(alice.node, "carol")
+        certificate = await join(tmp_path / "dave", token, name="dave")
         assert len(certificate.lineage) == 2 and certificate.roles == ("worker",)
         signed = [one for one in (alice, bob, carol) if one.all(CertificateSigned, lambda event: event.name == "dave")]
         assert len(signed) >= 2
@@ -129,13 +136,9 @@ async def test_whoever_has_not_the_role_holds_no_share_and_can_be_given_it(tmp_p
         with pytest.raises(UsageError, match="role signer"):
             await alice.node.authority.distribute(["alice", "bob"], 2)
         await alice.node.authority.grant("bob", ["signer"])
-        with trio.fail_after(PATIENCE):
-            while not bob.node.seat.keeper.orders_that_count():
-                await trio.sleep(0.02)
+        await until(lambda: bool(bob.node.seat.keeper.orders_that_count()))
         await bob.node.authority.renew()
-        with trio.fail_after(PATIENCE):
-            while "signer" not in alice.node.seat.ledger.members.find("bob").roles:  # type: ignore[union-attr]
-                await trio.sleep(0.02)
+        await until(lambda: any(one.name == "bob" and "signer" in one.roles for one in alice.node.seat.ledger.members))
         await alice.node.authority.distribute(["alice", "bob"], 2)
         await proves(bob)
 
@@ -145,10 +148,7 @@ async def test_new_shares_of_the_same_key_and_old_ones_do_not_mix_with_them(tmp_
         await distributed(nodes)
         key, old = root_key(nodes[0]), [one.node.seat.ledger.share for one in nodes]
         await nodes[0].node.authority.refresh()
-        with trio.fail_after(PATIENCE):
-            for one, before in zip(nodes, old, strict=True):
-                while one.node.seat.ledger.share == before:
-                    await trio.sleep(0.02)
+        await until(lambda: all(one.node.seat.ledger.share != before for one, before in zip(nodes, old, strict=True)))
         for one, before in zip(nodes, old, strict=True):
             share = one.node.seat.ledger.share
             assert before is not None and share is not None
@@ -167,9 +167,7 @@ async def test_the_same_key_in_other_hands_and_who_is_out_signs_no_more(tmp_path
             await one.heard(AuthorityChanged, lambda event: event.kind == ObjectKind.RESHARING.value)
         assert {root_key(one) for one in nodes} == {key}
         await proves(dave)
-        with trio.fail_after(PATIENCE):
-            while SHARE in files(carol):
-                await trio.sleep(0.02)
+        await until(lambda: SHARE not in files(carol))
         with pytest.raises(Refused) as refused:
             await carol.node.seat.keeper.desk.sign(AuthorityTest(bytes(32)))
         assert refused.value.reason is Reason.NOT_A_SIGNER
@@ -221,7 +219,7 @@ async def test_a_leaf_that_the_old_root_makes_after_its_end_counts_nowhere(tmp_p
     others = [admitted(path, name, "signer") for name in THREE[1:]]
     stolen = tmp_path / "stolen"
     stolen.mkdir()
-    await trio.to_thread.run_sync(lambda: subprocess.run(["cp", "-rp", str(path), str(stolen)], check=True))  # noqa: S607
+    await trio.to_thread.run_sync(lambda: subprocess.run(["cp", "-rp", str(path), str(stolen)], check=True))
     async with linked(path, *others) as nodes:
         await distributed(nodes)
         mallory = admitted(stolen / "alice", "mallory", "operator", "signer")

@@ -7,6 +7,7 @@ import trio
 from overlay.app.authority.ledger import Ledger
 from overlay.core.authority.objects import AuthorityObject
 from overlay.core.authority.sharing import SIZE_MAX, Share
+from overlay.core.keys import NodeId
 from overlay.core.wire import Bytes, make_map, open_map
 from overlay.errors import Refused
 from overlay.store.files import damaged
@@ -24,42 +25,54 @@ class NextShare:
 class Shares:
     """Of one node. A share is never on the disk unless it is in force or may come to be."""
 
-    def __init__(self, folder: StateFolder, ledger: Ledger) -> None:
+    def __init__(self, folder: StateFolder, ledger: Ledger, own_id: NodeId) -> None:
         """Blocks. Raises StateDamaged."""
         self._folder = folder
+        self._own_id = own_id
         self._ledger = ledger
         self.next = _load(folder)
+        self._changing = trio.Lock()
 
     async def keep_next(self, found: NextShare) -> None:
         """Durable on return."""
         data = make_map(found.transcript, found.share.pack_with_secret())
-        await trio.to_thread.run_sync(self._folder.write, SHARE_NEXT, data)
-        self.next = found
+        async with self._changing:
+            await trio.to_thread.run_sync(self._folder.write, SHARE_NEXT, data)
+            self.next = found
 
     async def drop_next(self) -> None:
         """It will never be used."""
+        async with self._changing:
+            await self._drop_next()
+
+    async def _drop_next(self) -> None:
         await trio.to_thread.run_sync(self._folder.remove, SHARE_NEXT)
         self.next = None
 
     async def settle(self) -> None:
         """If the newest object names the next share, it takes the place of the old one, which is erased for good."""
+        async with self._changing:
+            await self._settle()
+
+    async def _settle(self) -> None:
         ledger, kept = self._ledger, self.next
         newest = ledger.chain.newest
         if kept is not None and newest.contents.transcript == kept.transcript:
             await ledger.keep_share(kept.share)
-            await self.drop_next()
+            await self._drop_next()
         if newest.number == 0:
             return
-        if ledger.share is not None and not _is_of(ledger.share, newest):
+        if ledger.share is not None and not _is_of(ledger.share, newest, self._own_id):
             await ledger.keep_share(None)
         await trio.to_thread.run_sync(self._folder.remove, FOUNDING_KEY)
 
 
-def _is_of(share: Share, newest: AuthorityObject) -> bool:
-    """Whether it is one of those with which this generation signs."""
-    group = share.group
-    same = (group.threshold, len(group.shares)) == (newest.threshold, len(newest.member_ids))
-    return same and group.public == newest.root.public_key
+def _is_of(share: Share, newest: AuthorityObject, own_id: NodeId) -> bool:
+    """Whether it is the one with which this node signs in that generation."""
+    group, members = share.group, newest.member_ids
+    same = (group.threshold, len(group.shares)) == (newest.threshold, len(members))
+    ours = own_id in members and members.index(own_id) + 1 == share.identifier
+    return same and ours and group.public == newest.root.public_key
 
 
 def _load(folder: StateFolder) -> NextShare | None:
