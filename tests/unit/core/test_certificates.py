@@ -373,9 +373,9 @@ def test_a_chain_with_a_gap_the_wrong_order_or_too_much_is_refused() -> None:
     assert reason_for(leaf_under(1), cross(1), MESH.root.der) is Reason.BAD_CERTIFICATE
 
 
-def test_a_chain_deeper_than_three_or_longer_than_its_limit_is_refused() -> None:
-    deep = [cross(number) for number in range(4, 0, -1)]
-    assert reason_for(leaf_under(4), *deep) is Reason.BAD_CERTIFICATE
+def test_a_chain_deeper_than_twelve_or_longer_than_its_limit_is_refused() -> None:
+    deep = [cross(number) for number in range(13, 0, -1)]
+    assert reason_for(leaf_under(13), *deep) is Reason.BAD_CERTIFICATE
     assert reason_for(leaf_under(0), bytes(CHAIN_BYTES_MAX)) is Reason.BAD_CERTIFICATE
 
 

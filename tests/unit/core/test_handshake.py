@@ -363,7 +363,7 @@ class Rogue:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"endorsement": b""}, {"leaf": 7}, {"chain": b""}, {"chain": [b"x"] * 4}, {"kem": bytes(1087)}, {"kem": bytes(1089)},
+        {"endorsement": b""}, {"leaf": 7}, {"chain": b""}, {"chain": [b"x"] * 13}, {"kem": bytes(1087)}, {"kem": bytes(1089)},
         {"suites": []} | {"more": 1}, {"suites": [[1]]}, {"suites": [[1, 256]]}, {"suites": [[1, 1]] * 17}, {"suites": None},
     ],
     ids=str,
