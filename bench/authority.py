@@ -79,7 +79,7 @@ LINKED_SIGNATURES = 40
 
 async def linked(runs: int) -> list[Row]:
     """Five nodes over loopback hold a key of 4 of 5: how long one signature takes, its bindings made durable."""
-    async with mesh(*NAMES) as nodes:
+    async with mesh(*NAMES, roles={name: ("signer",) for name in NAMES[1:]}) as nodes:
         for node in nodes:
             await node.wait_members(len(NAMES))
         await nodes[0].authority.distribute(NAMES, THRESHOLD)

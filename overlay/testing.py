@@ -1,7 +1,7 @@
 """A throw-away mesh in one process, for users' own tests: real keys, real links on loopback, no mDNS and no TPM."""
 
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -21,7 +21,7 @@ LINKED_WITHIN = 20.0  # seconds: our guess, for a loaded machine
 @asynccontextmanager
 async def mesh(
     *names: str, services: Mapping[str, Mapping[str, Handler]] | None = None, name: str = "test", rekey_after: float = 60.0,
-    attest_every: float = 60.0,
+    attest_every: float = 60.0, roles: Mapping[str, Sequence[str]] | None = None,
 ) -> AsyncIterator[tuple[LocalNode, ...]]:
     """Nodes of these names, each linked to all others; everything is gone after the block.
 
@@ -31,16 +31,19 @@ async def mesh(
         name: of the mesh.
         rekey_after: seconds between fresh keys on each link; at least 1.
         attest_every: seconds between proofs of each node; at least 1.
+        roles: of nodes but the first, by their names: `{"bob": ("signer",)}`; the founder has operator and signer.
 
     Raises:
-        ValueError: there is no name, or one is given twice, or `services` names somebody else.
+        ValueError: there is no name, or one is given twice; `services` or `roles` names somebody else, or `roles` the
+            founder.
         trio.TooSlowError: the nodes did not link in twenty seconds.
     """
     given = dict(services or {})
-    if not names or len(set(names)) != len(names) or set(given) - set(names):
-        raise ValueError("give each node one name, and services to those nodes only")
+    granted = dict(roles or {})
+    if not names or len(set(names)) != len(names) or set(given) - set(names) or set(granted) - set(names[1:]):
+        raise ValueError("give each node one name, services to those nodes only, and roles to all but the first")
     with tempfile.TemporaryDirectory(prefix="overlay-test-") as path:
-        folders = await trio.to_thread.run_sync(_enrol, Path(path), names, name)
+        folders = await trio.to_thread.run_sync(_enrol, Path(path), names, name, granted)
         async with AsyncExitStack() as stack:
             nodes: list[LocalNode] = []
             for node_name, folder in zip(names, folders, strict=True):
@@ -57,12 +60,12 @@ async def mesh(
             yield tuple(nodes)
 
 
-def _enrol(path: Path, names: tuple[str, ...], mesh_name: str) -> list[Path]:
+def _enrol(path: Path, names: tuple[str, ...], mesh_name: str, roles: Mapping[str, Sequence[str]]) -> list[Path]:
     """A state folder for each, all of one mesh."""
     folders = [path / node_name for node_name in names]
     with StateFolder.create(folders[0]) as founder:
         found_mesh(founder, names[0], mesh_name, Policy.default(), None)
     for node_name, folder in zip(names[1:], folders[1:], strict=True):
         with StateFolder.create(folder) as member:
-            install(member, admit(folders[0], make_request(member, None), node_name, ()), None)
+            install(member, admit(folders[0], make_request(member, None), node_name, tuple(roles.get(node_name, ()))), None)
     return folders

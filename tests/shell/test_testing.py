@@ -87,6 +87,20 @@ async def test_a_cancelled_block_ends_as_cancelled() -> None:
     assert scope.cancelled_caught
 
 
+async def test_nodes_get_the_roles_that_they_are_given() -> None:
+    async with mesh("alice", "bob", "carol", roles={"bob": ("signer", "worker")}) as nodes:
+        found = {one.name: one.statistics().roles for one in nodes}
+    assert found["bob"] == ("signer", "worker")
+    assert found["carol"] == ()
+
+
+@pytest.mark.parametrize("name", ["alice", "dave"])
+async def test_roles_for_the_founder_or_for_nobody_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="roles to all but the first"):
+        async with mesh("alice", "bob", roles={name: ("signer",)}):
+            raise AssertionError
+
+
 @pytest.mark.parametrize(
     ("names", "services"), [((), {}), (("alice", "alice"), {}), (("alice",), {"bob": {"shout": shout}})]
 )
