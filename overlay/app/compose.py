@@ -4,6 +4,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,6 +100,7 @@ async def open_node(
     config: Config | None = None,
     observers: Sequence[Observer] = (),
     alter: Callable[[Assembly], Assembly] = unaltered,
+    clock: Callable[[], datetime] = wall_clock,
 ) -> AsyncIterator[LocalNode]:
     """Run the node of a state folder for the length of the block; it answers on the folder's control socket, too.
 
@@ -110,6 +112,7 @@ async def open_node(
         config: instead of `overlay.toml` and the environment.
         observers: called with every event, at once; they must not block.
         alter: for tests that need a node with a defect.
+        clock: the time of day, aware; for tests and simulations on another day.
 
     Raises:
         UsageError: the folder belongs to no mesh, or a setting is wrong.
@@ -125,7 +128,7 @@ async def open_node(
         raise UsageError(f"{listen[1]} is not a port", hint="0 to 65535; 0 is any free one")
     with ExitStack() as stack:
         folder = stack.enter_context(StateFolder.open(path, exclusive=True))
-        setup = await trio.to_thread.run_sync(Setup.of, folder, settings, stack)
+        setup = await trio.to_thread.run_sync(Setup.of, folder, settings, stack, clock)
         offers = Offers(services or {}, streams or {})
         async with _running(setup, offers, listen, observers, alter) as node:
             yield node
@@ -227,14 +230,16 @@ async def _serve_control(node: LocalNode, folder: Path, *, task_status: trio.Tas
 class Setup:
     """What is made from the folder before anything runs; all of it may block."""
 
-    def __init__(self, folder: StateFolder, config: Config, membership: Membership, tpm: "Tpm | None") -> None:
+    def __init__(
+        self, folder: StateFolder, config: Config, membership: Membership, tpm: "Tpm | None", clock: Callable[[], datetime]
+    ) -> None:
         self.folder = folder
         self.config = config
         self.membership = membership
         self.engine: Node | None = None
         self.log: AuditLog | None = None
         self._floor = load_floor(folder)
-        self.at = calendar(lambda: self._floor, wall_clock)
+        self.at = calendar(lambda: self._floor, clock)
         self.memory = PeerMemory(folder, self.at)
         self._tpm = tpm
         self.ledger = Ledger(folder, membership.mesh)
@@ -248,15 +253,15 @@ class Setup:
         self.seat = self._make_seat()
 
     @classmethod
-    def of(cls, folder: StateFolder, config: Config, stack: ExitStack) -> "Setup":
+    def of(cls, folder: StateFolder, config: Config, stack: ExitStack, clock: Callable[[], datetime]) -> "Setup":
         """Open the TPM if this node has one, and make the endorsement of this start."""
         membership = load_membership(folder)
         if not isinstance(load_identity(folder), TpmKey) and config.evidence != "tpm":
-            return cls(folder, config, membership, None)
+            return cls(folder, config, membership, None, clock)
         tpm, away = _open_tpm(config.tcti)
         stack.callback(tpm.close)
         try:
-            return cls(folder, config, membership, tpm)
+            return cls(folder, config, membership, tpm, clock)
         except OverlayError as error:
             if away is None or not _for_lack_of_tpm(error):
                 raise

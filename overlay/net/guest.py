@@ -62,6 +62,11 @@ class GuestLink:
         self._take(self.session.fail(error.reason, error.detail))
         await self._last_words()
 
+    @property
+    def ended_by_peer(self) -> bool:
+        """Whether it was the other end that ended it."""
+        return self._ended is not None and self._ended.by_peer
+
     async def close(self) -> None:
         """Say GOODBYE, if that is still to be said."""
         self._take(self.session.close(Reason.SHUTDOWN))
@@ -142,8 +147,10 @@ class GuestRoom:
 
     def __init__(
         self, *, load: Load, entrance: Callable[[], Entrance], sides: Sides, hosts: Callable[[Mode], Host | None],
-        nursery: trio.Nursery,
+        nursery: trio.Nursery, tell: Callable[[GuestLink, Refused], None],
     ) -> None:
+        """`tell` hears of every guest that was refused, by us or by itself."""
+        self._tell = tell
         self._load = load
         self._entrance = entrance
         self._sides = sides
@@ -189,6 +196,7 @@ class GuestRoom:
             await host(link)
         except Refused as error:
             self.refused += 1
+            self._tell(link, error)
             await link.refuse(error)
         except OverlayError:
             self.refused += 1

@@ -69,7 +69,7 @@ from overlay.net.accept import Door
 from overlay.net.attester import Attester, renewal_due
 from overlay.net.background import background
 from overlay.net.desk import CallDesk
-from overlay.net.guest import GuestRoom
+from overlay.net.guest import GuestLink, GuestRoom
 from overlay.net.link import Link
 from overlay.net.peer import Peer
 from overlay.net.pool import Pool
@@ -144,7 +144,7 @@ class Node:
         self.guests = GuestRoom(
             load=self.pool.load, entrance=lambda: self.entrance(parts.tag), nursery=nursery,
             sides=lambda mode: None if keeper is None else keeper.side(mode),
-            hosts=lambda mode: None if keeper is None else keeper.host(mode),
+            hosts=lambda mode: None if keeper is None else keeper.host(mode), tell=self._on_guest_refused,
         )
         self.replicators = {
             keeper.kind: Replicator(keeper, send=self._send_to, rejected=self._rejected) for keeper in parts.keepers
@@ -364,6 +364,14 @@ class Node:
             )
         elif event.reason in TRUST_REASONS and not event.by_peer:
             self.emit(TrustLost(name=name, node=node, reason=event.reason, detail=detail))
+
+    def _on_guest_refused(self, link: GuestLink, error: Refused) -> None:
+        """Of who joins or renews: a member that is kept out may try to come back this way."""
+        peer = link.session.peer
+        name, node = ("", "") if peer is None else (peer.name, str(peer.node_id))
+        self.emit(LinkRefused(
+            reason=error.reason, detail=error.detail, address=link.address, node=node, name=name, by_peer=link.ended_by_peer
+        ))
 
     # --- sleep ------------------------------------------------------------------------------------------------------
 

@@ -66,10 +66,12 @@ class Ran:
         return self.errors.splitlines()
 
 
-async def run(*words: str, python: Python | None = None, folder: Path, cwd: Path | None = None, **env: str) -> Ran:
+async def run(
+    *words: str, python: Python | None = None, folder: Path, cwd: Path | None = None, patience: float = PATIENCE, **env: str
+) -> Ran:
     """Run the lab until it ends."""
     python = python or Python()
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(patience):
         done = await trio.run_process(
             python.argv(*words), env=python.environment(folder, **env), cwd=cwd or folder, capture_stdout=True,
             capture_stderr=True, check=False,

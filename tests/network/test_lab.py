@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from overlay.app.lab import namespaces
-from overlay.app.lab.catalogue import SCENES
+from overlay.app.lab.catalogue import ACTS, SCENES
 from overlay.registry import SUITE_NAME
 from tests.network.lab_kit import Python, Ran, run, running, short_folder, traces
 from tests.network.rights import python_without_rights
@@ -114,6 +114,18 @@ async def test_without_a_terminal_people_get_lines_and_a_verdict(folder: Path) -
     assert {"alice", "bob"} < set(os.listdir(folder / "kept"))
 
 
+async def test_the_mesh_key_is_distributed_among_machines_without_tpms(folder: Path) -> None:
+    """The other acts follow in `./run slow`."""
+    words = ("--evidence", "software", "--network", "namespaces", "--scenes", "distribute", "--json", "--keep", "kept")
+    ran = await run(*words, folder=folder)
+    assert ran.code == 0, ran
+    assert [(scene["name"], scene["status"], scene["observed"]) for scene in ran.report["scenes"]] == [
+        ("distribute", "passed", "WRONG_GENERATION")
+    ]
+    assert len(ran.report["after"]["nodes"]) == 9
+    assert not list((folder / "kept").glob("*/state*/founding.key"))
+
+
 # --- how it ends ----------------------------------------------------------------------------------------------------
 
 
@@ -179,6 +191,7 @@ async def test_namespaces_that_were_asked_for_never_fall_back(folder: Path) -> N
     ("words", "error"),
     [
         (("--scenes", "stranger,nonesuch"), "there is no scene 'nonesuch'"),
+        (("--scenes", "distribute", "--nodes", "5"), "the scene distribute needs 9 machines"),
         (("--nodes", "1"), "a lab has 2 to 20 nodes"),
         (("--nodes", "many"), "invalid value for '--nodes'"),
         (("--rekey-after", "nan"), "--rekey-after and --attest-every are 1 to 3600 seconds"),
@@ -194,4 +207,4 @@ async def test_a_wrong_option_is_usage(folder: Path, words: tuple[str, ...], err
 async def test_the_scenes_can_be_listed(folder: Path) -> None:
     ran = await run("--list", folder=folder)
     assert (ran.code, ran.complaint) == (0, [])
-    assert [line.split()[0] for line in ran.output.splitlines()] == NAMES
+    assert [line.split()[0] for line in ran.output.splitlines()] == [*NAMES, *(act.name for act in ACTS)]

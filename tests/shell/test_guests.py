@@ -15,6 +15,7 @@ from overlay.core.identity import LocalIdentity
 from overlay.core.keys import NodeId
 from overlay.core.trust import TrustSet, VerifiedPeer
 from overlay.errors import OverlayError, PeerUnreachable, Refused
+from overlay.events import LinkRefused
 from overlay.net.guest import GuestLink, dial_guest
 from overlay.net.ports import TrustKeeper
 from overlay.net.system import SystemChance, wall_clock
@@ -126,6 +127,7 @@ async def test_a_member_of_another_mesh_gets_no_link_of_mode_3(tmp_path: Path) -
             async with dial_guest(("127.0.0.1", alice.node.port), entrance(gate), lambda _mode: side, Mode.RENEW) as link:
                 raise await ended(link)
         assert alice.node.engine.guests.refused >= 1
+        assert Reason.OTHER_MESH in [event.reason for event in alice.all(LinkRefused)]
 
 
 @dataclass

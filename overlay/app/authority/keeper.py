@@ -22,7 +22,7 @@ from overlay.core.authority.order_rules import Standing, judge
 from overlay.core.authority.orders import OPERATOR, SignedOrder, VerifiedOrder
 from overlay.core.authority.revoking import next_list
 from overlay.core.authority.round_messages import RoundMessage
-from overlay.core.authority.signing_events import Declined, Equivocated, Misbehaved, SignerEvent, Signing
+from overlay.core.authority.signing_events import Declined, Equivocated, Misbehaved, OutOfStep, SignerEvent, Signing
 from overlay.core.authority.succession import Outcome
 from overlay.core.authority.x509_requests import IssueLeaf, RevocationList
 from overlay.core.certificate_profile import serial_number
@@ -101,6 +101,7 @@ class Keeper:
         self._engine = engine
         self._counting: set[bytes] = set()
         self._publishing = False
+        self._said_out_of_step: set[tuple[NodeId, int, int]] = set()
         carrier.listen_to_others(self._hear)
         for held in ledger.orders.held.values():
             self._count_again(held.signed)
@@ -315,7 +316,7 @@ class Keeper:
 
     # --- what signers do --------------------------------------------------------------------------------------------
 
-    def note(self, event: SignerEvent | Misbehaved) -> None:
+    def note(self, event: SignerEvent | Misbehaved | OutOfStep) -> None:
         """What a signature brought to light."""
         match event:
             case Signing(request=IssueLeaf() as request, message=message):
@@ -327,12 +328,22 @@ class Keeper:
                 ))
             case Misbehaved(node_id=node_id, reason=reason):
                 self.alarm(node_id, reason, "as a signer")
+            case OutOfStep(node_id=node_id, ours=ours):
+                self._out_of_step(self._around.own_id if ours else node_id)
             case Equivocated(session=session):
                 self.alarm(session.coordinator, Reason.EQUIVOCATION, "asked for two signatures under one nonce")
             case Declined(session=session, reason=reason, detail=detail) if reason in SUSPECT:
                 self.alarm(session.coordinator, reason, f"asked us to sign: {detail}")
             case _:
                 return
+
+    def _out_of_step(self, node: NodeId) -> None:
+        """Said once for each authority and generation, not for each signature."""
+        share = self.ledger.share
+        case = (node, self.ledger.chain.newest.number, -1 if share is None else share.generation)
+        if case not in self._said_out_of_step:
+            self._said_out_of_step.add(case)
+            self.alarm(node, Reason.WRONG_GENERATION, "has a share of another generation: `overlay ca repair` there")
 
     def alarm(self, node: NodeId, reason: Reason, detail: str) -> None:
         """Somebody should look."""

@@ -25,6 +25,7 @@ from overlay.core.authority.signing_events import (
     Failed,
     MakeDurable,
     Misbehaved,
+    OutOfStep,
     Signed,
     SignerEvent,
     Signing,
@@ -41,7 +42,7 @@ SESSION_SIZE: Final = 16
 OF_SIGNERS: Final = frozenset({RoundKind.SIGN_REQUEST, RoundKind.PACKAGE})
 
 Approve = Callable[[Request, NodeId], None]  # raises Refused; the second is who coordinates
-Note = Callable[[SignerEvent | Misbehaved], None]
+Note = Callable[[SignerEvent | Misbehaved | OutOfStep], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,9 +194,9 @@ class SigningDesk:
         results: list[Signed | Failed] = []
         woken = trio.Event()
 
-        def take(events: "list[Signed | Failed | Misbehaved]") -> None:
+        def take(events: "list[Signed | Failed | Misbehaved | OutOfStep]") -> None:
             for event in events:
-                if isinstance(event, Misbehaved):
+                if isinstance(event, Misbehaved | OutOfStep):
                     self._note(event)
                 else:
                     results.append(event)

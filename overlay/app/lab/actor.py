@@ -8,7 +8,7 @@ import argparse
 import json
 import secrets
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -21,13 +21,18 @@ from overlay.app.identity import Endorser, load_membership
 from overlay.app.lab.processes import cancel_on_signal
 from overlay.core.endorsement import make_endorsement, verify_endorsement
 from overlay.core.evidence import Binding, Evidence, Prover
+from overlay.core.handshake import Side
 from overlay.core.identity import LocalIdentity
+from overlay.core.keys import NodeId
 from overlay.core.rekey import Action, Send
 from overlay.core.session import Session
 from overlay.core.trust import Credentials, VerifiedPeer
 from overlay.errors import OverlayError
 from overlay.events import NodeEvent
-from overlay.registry import EvidenceKind, FrameType
+from overlay.net.guest import GuestLink
+from overlay.net.ports import TrustKeeper
+from overlay.net.system import wall_clock
+from overlay.registry import EvidenceKind, FrameType, Mode
 from overlay.store.state import StateFolder
 
 Defect = Callable[[Assembly, str], Assembly]
@@ -76,12 +81,19 @@ def replayed_rekey(assembly: Assembly, _: str) -> Assembly:
     return replace(assembly, session=_ReplayingSession)
 
 
+def deaf_signer(assembly: Assembly, _: str) -> Assembly:
+    """`reshare`: a signer that takes no notice when others become signers in its place."""
+    seat = assembly.parts.trust_keeper
+    return replace(assembly, parts=replace(assembly.parts, trust_keeper=None if seat is None else _Deaf(seat)))
+
+
 DEFECTS: dict[str, Defect] = {
     "wrong-gate-key": wrong_gate_key,
     "other-mesh": other_mesh,
     "expired-endorsement": expired_endorsement,
     "replayed-quote": replayed_quote,
     "replayed-rekey": replayed_rekey,
+    "deaf-signer": deaf_signer,
 }
 
 
@@ -100,6 +112,29 @@ class _Replayer:
         if self.recorded is None:
             self.recorded = self.genuine.prove(bindings[:1])[0]
         return [self.recorded] * len(bindings)
+
+
+@dataclass(frozen=True)
+class _Deaf:
+    """A keeper of trust that does not hear of other authorities."""
+
+    genuine: TrustKeeper
+
+    def side(self, mode: Mode) -> Side | None:
+        return self.genuine.side(mode)
+
+    def host(self, mode: Mode) -> Callable[[GuestLink], Awaitable[None]] | None:
+        return self.genuine.host(mode)
+
+    def peer_opened(self, peer: NodeId) -> None:
+        self.genuine.peer_opened(peer)
+
+    def peer_renewed(self, peer: VerifiedPeer) -> None:
+        self.genuine.peer_renewed(peer)
+
+    def received(self, peer: VerifiedPeer, kind: FrameType, body: bytes) -> None:
+        if kind is not FrameType.AUTHORITY_OBJECT:
+            self.genuine.received(peer, kind, body)
 
 
 class _ReplayingSession(Session):
@@ -122,13 +157,16 @@ def say(event: NodeEvent) -> None:
     sys.stdout.flush()
 
 
-async def play(state: Path, alter: Callable[[Assembly], Assembly], settings: Sequence[str]) -> None:
-    """Run until told to stop."""
+async def play(state: Path, alter: Callable[[Assembly], Assembly], settings: Sequence[str], ahead: timedelta) -> None:
+    """Run until told to stop, on a day that is so far ahead."""
     config = load_config(state, settings)
     async with trio.open_nursery() as nursery:
         await nursery.start(cancel_on_signal, nursery.cancel_scope)
-        async with open_node(state, config=config, observers=(say,), alter=alter):
-            await trio.sleep_forever()
+        async with open_node(
+            state, config=config, observers=(say,), alter=alter, clock=lambda: wall_clock() + ahead
+        ) as node:
+            await node.wait_stopped()
+        nursery.cancel_scope.cancel()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -137,13 +175,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--defect", choices=sorted(DEFECTS))
     parser.add_argument("--argument", default="")
+    parser.add_argument("--ahead", type=float, default=0.0, metavar="SECONDS")
     parser.add_argument("command", choices=["run"])
     options, settings = parser.parse_known_args(argv)
     defect = DEFECTS.get(options.defect) if options.defect else None
     try:
         trio.run(
             play, options.state, lambda assembly: defect(assembly, options.argument) if defect else assembly,
-            [word for word in settings if word != "--json"],
+            [word for word in settings if word != "--json"], timedelta(seconds=options.ahead),
         )
     except OverlayError as error:
         sys.stderr.write(f"actor: {error}\n")

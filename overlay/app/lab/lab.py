@@ -19,6 +19,7 @@ from overlay.app.lab.processes import Child
 from overlay.app.lab.report import Snapshot, snapshot
 from overlay.app.lab.staging import MESH_NAME, Recipe, enrol, found
 from overlay.app.lab.world import Host, World
+from overlay.core.joining import SIGNER
 from overlay.errors import CheckFailed
 from overlay.events import NodeEvent
 from overlay.net.background import background
@@ -28,6 +29,7 @@ BARRIER_WITHIN = 30.0
 POLL = 0.5  # two polls so far apart must agree
 ACTOR_REKEY = 12.0  # seconds; peers at the default period refuse an offer within ten
 ACTOR_ROUND = 10.0
+REFRESH_WAIT = 3.0  # seconds that new shares wait for a signer that is away; 24 h elsewhere
 WIRE = str(Path(__file__).with_name("wire.py"))
 Say = Callable[[str], None]
 
@@ -78,14 +80,24 @@ class Lab:
         recipe, founder = await found(hosts[0], tpm=self.choice.evidence == "tpm", mesh_name=mesh_name)
         self._recipe = recipe
         self.machines.append(founder)
-        for host in hosts[1:]:
-            self.machines.append(await enrol(recipe, host))
+        for number, host in enumerate(hosts[1:], 1):
+            roles = (SIGNER,) if number < self.options.signers else ()
+            self.machines.append(await enrol(recipe, host, roles=roles))
         for machine in self.machines:
             self.say(f"{machine.name}: identity {machine.node_id[:8]}")
-            machine.tell = partial(self._tell, machine.name)
-            machine.start(self.settings(machine.host), nursery=self._nursery)
+            self.start(machine)
         for machine in self.machines:
             await machine.wait_started()
+
+    def start(self, machine: Machine, *, ahead: float = 0.0, defect: str = "") -> None:
+        """Run it, for the first time or again: as it is, with a clock that is so many seconds ahead, or with a defect."""
+        machine.tell = partial(self._tell, machine.name)
+        settings = self.settings(machine.host)
+        if not ahead and not defect:
+            machine.start(settings, nursery=self._nursery)
+            return
+        extra = [*(["--ahead", f"{ahead:.0f}"] if ahead else []), *(["--defect", defect] if defect else [])]
+        machine.start(settings, nursery=self._nursery, module=ACTOR, extra=extra)
 
     def _tell(self, name: str, fields: Event) -> None:
         """An event of a machine as a plain line, where there is nothing better to look at."""
@@ -99,6 +111,8 @@ class Lab:
             "--listen", f"{host.address}:0", "--rekey-after", str(rekey or self.options.rekey_after),
             "--attest-every", str(attest or self.options.attest_every), "--evidence", self.choice.evidence,
         ]
+        if self.options.signers:
+            words += ["--refresh-wait", f"{REFRESH_WAIT:g}"]
         if host.tcti:
             words += ["--tcti", host.tcti]
         if self.world.network == "loopback":
@@ -240,7 +254,7 @@ def package_environment(package: Path) -> dict[str, str]:
 async def open_lab(folder: Path, choice: Choice, options: LabOptions, say: Say) -> AsyncIterator[Lab]:
     """A lab with all its machines running; nothing of it is left after the block."""
     async with World.create(
-        folder, nodes=options.nodes, network=choice.network, tpm=choice.evidence == "tpm"
+        folder, nodes=options.count, network=choice.network, tpm=choice.evidence == "tpm"
     ) as world, background() as tasks:
         lab = Lab(world, choice, options, tasks, say)
         await lab.begin()

@@ -31,6 +31,8 @@ class Machine:
         self.state = state
         self.node_id = node_id
         self.events: list[Event] = []
+        self.arrived: list[float] = []  # when each of them came, on trio's clock
+        self._begun = 0  # where the events of the process that runs begin
         self.tell: Callable[[Event], None] = lambda _event: None
         self.child: Child | None = None
         self.port = 0
@@ -40,7 +42,8 @@ class Machine:
         self, settings: Sequence[str], *, nursery: trio.Nursery, module: str = NODE, env: Mapping[str, str] | None = None,
         extra: Sequence[str] = (),
     ) -> None:
-        """Start the process; its lines are read until it ends."""
+        """Start the process, for the first time or again; its lines are read until it ends."""
+        self._begun = len(self.events)
         argv = [sys.executable, "-P", "-m", module, "--state", str(self.state), *extra, "run", "--json", *settings]
         self.child = self.host.spawn(argv, env=without_settings(env or os.environ), name=f"{self.name}-node")
         nursery.start_soon(self._read, self.child)
@@ -53,6 +56,7 @@ class Machine:
                 continue  # a warning of some library; it stands in the .err file, too
             if isinstance(event, dict):
                 self.events.append(event)
+                self.arrived.append(trio.current_time())
                 self._keep(line)
                 self.tell(event)
                 self._news.set()
@@ -85,11 +89,21 @@ class Machine:
                 await news.wait()
         raise CheckFailed(f"{self.name} did not see {what} within {within:g} s")
 
-    async def wait_started(self) -> None:
+    def time_of(self, match: Callable[[Event], bool], since: int = 0) -> float:
+        """When the first matching event after position `since` came, on trio's clock; infinity if there is none."""
+        for event, time in zip(self.events[since:], self.arrived[since:], strict=True):
+            if match(event):
+                return time
+        return math.inf
+
+    async def wait_started(self, within: float = 10.0) -> None:
         """Until it listens, and answers on its control socket."""
-        started = await self.wait(lambda event: event["event"] == "node-started", within=30, what="its own start")
-        self.port = int(started["port"])
-        await wait_until(self.status, within=10, what=f"{self.name} answers")
+        await self.wait(
+            lambda event: event["event"] == "node-started", within=30, since=self._begun, what="its own start"
+        )
+        await wait_until(self.status, within=within, what=f"{self.name} answers")
+        starts = [event for event in self.events[self._begun :] if event["event"] == "node-started"]
+        self.port = int(starts[-1]["port"])
 
     @property
     def address(self) -> str:
@@ -103,6 +117,11 @@ class Machine:
                 return (await node.status()).fields()
         except OverlayError as error:
             raise CheckFailed(f"{self.name} does not answer: {error}; its last words: {self.last_words()}") from None
+
+    async def kill(self) -> None:
+        """As if the power had failed."""
+        if self.child is not None:
+            await self.child.kill()
 
     async def stop(self) -> None:
         """End it in order; if we are cancelled only ask it to, for the world ends soon, and all at once."""
@@ -122,6 +141,11 @@ class Machine:
         except OSError:
             return ""
         return lines[-1] if lines else "nothing on standard error"
+
+
+def clean_environment() -> dict[str, str]:
+    """Our environment without settings for nodes."""
+    return without_settings(os.environ)
 
 
 def without_settings(environment: Mapping[str, str]) -> dict[str, str]:

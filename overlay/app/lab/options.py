@@ -13,6 +13,7 @@ from overlay.errors import HostLacks, UsageError
 EvidenceChoice = Literal["tpm", "software"]
 NetworkChoice = Literal["namespaces", "loopback"]
 Probe = Callable[[], str | None]
+NODES = 5  # where nobody says how many
 NODES_MAX = 20  # our guess: every node is a process with some 60 MB
 
 
@@ -20,7 +21,8 @@ NODES_MAX = 20  # our guess: every node is a process with some 60 MB
 class LabOptions:
     """The command line; None where the best there is shall be taken."""
 
-    nodes: int = 5
+    nodes: int | None = None  # as many as the scenes need
+    signers: int = 0  # how many of them are to hold the mesh key one day; 0 where no act is played
     evidence: EvidenceChoice | None = None
     network: NetworkChoice | None = None
     rekey_after: float = 60.0
@@ -31,11 +33,17 @@ class LabOptions:
     keep: Path | None = None
 
     def __post_init__(self) -> None:
-        if not 2 <= self.nodes <= NODES_MAX:
+        if self.nodes is not None and not 2 <= self.nodes <= NODES_MAX:
             raise UsageError(f"a lab has 2 to {NODES_MAX} nodes")
         low, high = PERIOD
         if not all(low <= period <= high for period in (self.rekey_after, self.attest_every)):
             raise UsageError(f"--rekey-after and --attest-every are {low:g} to {high:g} seconds")
+
+
+    @property
+    def count(self) -> int:
+        """How many machines."""
+        return NODES if self.nodes is None else self.nodes
 
 
 @dataclass(frozen=True, slots=True)

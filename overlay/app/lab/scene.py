@@ -51,27 +51,34 @@ class Scene:
         """Control, attack, verdict. Never raises for what went wrong in the scene."""
         if self.needs_tpm and lab.choice.evidence != "tpm":
             return self.unfinished(lab.choice)
-        began = trio.current_time()
-        observed, by, why = "", "", ""
-        try:
+
+        async def perform() -> Observation:
             actor = await lab.actor()
             await self.control(lab, actor)
-            found = await self.attack(lab, actor)
-            observed, by = found.reason, found.by
-        except OverlayError as error:
-            why = str(error)
-        passed = observed == self.expects(lab.choice) and not why
-        return self._row(
-            lab.choice, observed=observed, by=by, status="passed" if passed else "failed",
-            why=why or ("" if passed else "another reason than expected"), seconds=round(trio.current_time() - began, 1),
-        )
+            return await self.attack(lab, actor)
 
-    def _row(
-        self, choice: Choice, *, status: Status, why: str, observed: str = "", by: str = "", seconds: float = 0.0
-    ) -> SceneRow:
-        return SceneRow(
-            name=self.name, expected=self.expects(choice), observed=observed, by=by, status=status, why=why, seconds=seconds
-        )
+        return await judge(self.name, self.expects(lab.choice), perform)
+
+    def _row(self, choice: Choice, *, status: Status, why: str) -> SceneRow:
+        return SceneRow(name=self.name, expected=self.expects(choice), observed="", by="", status=status, why=why)
+
+
+async def judge(name: str, expected: str, perform: Callable[[], Awaitable[Observation]]) -> SceneRow:
+    """The row of a scene: it passed if what was observed is what was expected. Never raises for what went wrong in it."""
+    began = trio.current_time()
+    observed, by, why = "", "", ""
+    try:
+        found = await perform()
+        observed, by = found.reason, found.by
+    except OverlayError as error:
+        why = str(error)
+    status: Status = "passed" if observed == expected and not why else "failed"
+    if status == "failed" and not why:
+        why = "another reason than expected"
+    return SceneRow(
+        name=name, expected=expected, observed=observed, by=by, status=status, why=why,
+        seconds=round(trio.current_time() - began, 1),
+    )
 
 
 async def admitted(lab: Lab, actor: Machine, since: dict[str, int]) -> None:

@@ -8,6 +8,7 @@ import trio
 from rich.console import Console
 from rich.live import Live
 
+from overlay.app.lab.act import Act
 from overlay.app.lab.lab import Lab
 from overlay.app.lab.options import Choice, LabOptions
 from overlay.app.lab.report import Report, SceneRow
@@ -49,12 +50,12 @@ class Screen:
         """The first lines, before anything is there to be shown."""
         evidence = "a TPM" if choice.evidence == "tpm" else "software evidence"
         network = "a network namespace" if choice.network == "namespaces" else "a port on loopback"
-        self.say(f"a lab of {options.nodes} machines, each with {evidence} and {network}")
+        self.say(f"a lab of {options.count} machines, each with {evidence} and {network}")
         for lack in choice.degraded:
             self.say(f"degraded: {lack}")
 
     @asynccontextmanager
-    async def showing(self, lab: Lab, scenes: Sequence[Scene], rows: Sequence[SceneRow]) -> AsyncIterator[None]:
+    async def showing(self, lab: Lab, scenes: Sequence[Scene | Act], rows: Sequence[SceneRow]) -> AsyncIterator[None]:
         """The table for the length of the block, if there is one."""
         if not self._table:
             yield

@@ -83,6 +83,17 @@ def _enrol(recipe: Recipe, host: Host, name: str, package: Path, roles: tuple[st
     return Machine(name, host, state, str(node_id))
 
 
+def measure(host: Host) -> None:
+    """Measure the installed package on a machine that no member runs on yet. Blocks; nothing without a TPM."""
+    if host.tcti is None:
+        return
+    tpm = open_tpm(host.tcti)
+    try:
+        tpm.extend_pcr(MEASURED_PCR, package_manifest(installed_root()))
+    finally:
+        tpm.close()
+
+
 def drift(host: Host) -> None:
     """Something else is measured on a running machine. Blocks."""
     if host.tcti is None:

@@ -17,7 +17,7 @@ from overlay.core.authority.requests import Request, pack_request
 from overlay.core.authority.round_messages import SESSION_SIZE, Outgoing
 from overlay.core.authority.sharing import GroupKey
 from overlay.core.authority.signing_bodies import Committed, Package, ShareSent, SignRequest, read_commitment, unpack_declined
-from overlay.core.authority.signing_events import CoordinatorEvent, Failed, Misbehaved, Signed
+from overlay.core.authority.signing_events import CoordinatorEvent, Failed, Misbehaved, OutOfStep, Signed
 from overlay.core.certificate_profile import Issuer
 from overlay.core.keys import NodeId
 from overlay.core.wire import sha256
@@ -211,11 +211,17 @@ class Coordinator:
     def _finish(self, attempt: _Attempt) -> list[CoordinatorEvent]:
         self._done = True
         signature = frost.aggregate(self._group, self.message, attempt.points, attempt.shares)  # verifies it, too
-        return [Signed(self._request, self.message, signature, attempt.members)]
+        return [*self._out_of_step(), Signed(self._request, self.message, signature, attempt.members)]
 
     def _fail(self) -> list[CoordinatorEvent]:
         self._done = True
-        return [Failed(Reason.NOT_ENOUGH_SIGNERS, {one: member.reason for one, member in self._members.items()})]
+        said = {one: member.reason for one, member in self._members.items()}
+        return [*self._out_of_step(), Failed(Reason.NOT_ENOUGH_SIGNERS, said)]
+
+    def _out_of_step(self) -> list[CoordinatorEvent]:
+        """Signers of another generation; if so many say so that nothing can be signed without them, it is ours that is old."""
+        found = [one for one, member in self._members.items() if member.reason is Reason.WRONG_GENERATION]
+        return [OutOfStep(one, ours=len(found) > len(self._members) - self._group.threshold) for one in found]
 
     # --- one signer ---------------------------------------------------------------------------------------------------
 

@@ -94,4 +94,12 @@ class Misbehaved:
     evidence: tuple[bytes, ...] = field(repr=False)
 
 
-CoordinatorEvent = Signed | Failed | Misbehaved
+@dataclass(frozen=True, slots=True)
+class OutOfStep:
+    """A signer has a share of another generation than ours: it missed a refresh, or has an old share; or we do."""
+
+    node_id: NodeId
+    ours: bool  # so many say so that ours is the old one
+
+
+CoordinatorEvent = Signed | Failed | Misbehaved | OutOfStep

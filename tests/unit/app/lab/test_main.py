@@ -1,20 +1,25 @@
 """The course of a lab with machines that are not there: whatever happens, there is a report, and it is in time."""
 
 import math
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from overlay.app.lab.catalogue import ACTS, SCENES, Programme
 from overlay.app.lab.lab import Lab
 from overlay.app.lab.machine import Machine
-from overlay.app.lab.main import _play
+from overlay.app.lab.main import _play, _with_room_for
 from overlay.app.lab.options import Choice, LabOptions
 from overlay.app.lab.report import LinkRow, NodeRow, Report, Snapshot
 from overlay.app.lab.scene import Observation, Scene
 from overlay.app.lab.screen import Screen
-from overlay.errors import CheckFailed
+from overlay.app.lab.story import Story
+from overlay.errors import CheckFailed, UsageError
 from overlay.registry import Reason
 
 NODES = [NodeRow(name=name, id=name, level=2, peers=[], entries=1, head="h") for name in ("alice", "bob")]
@@ -65,7 +70,7 @@ def scene(name: str, seconds: float, reason: Reason = Reason.BAD_GATE) -> Scene:
 
 async def play(*scenes: Scene, **steps: float | str) -> Report:
     lab: Any = FakeLab(**steps)
-    return await _play(cast("Lab", lab), scenes, Screen(ONCE), trio.current_time())
+    return await _play(cast("Lab", lab), Programme(scenes, ()), Screen(ONCE), trio.current_time())
 
 
 async def test_a_good_lab_is_ok_and_tells_its_scenes_in_the_order_asked_for(autojump_clock: MockClock) -> None:
@@ -102,3 +107,35 @@ async def test_a_mesh_that_does_not_come_up_is_reported_in_time(autojump_clock: 
 async def test_machines_that_fail_end_in_a_report_too(autojump_clock: MockClock, step: str) -> None:
     report = await play(scene("good", 1), **{step: "alice ended"})
     assert (report.ok, report.why, report.scenes[0].status) == (False, "alice ended", "failed")
+
+
+async def test_no_act_is_played_on_a_mesh_that_did_not_come_up(autojump_clock: MockClock) -> None:
+    lab: Any = FakeLab(meshed=math.inf)
+    report = await _play(cast("Lab", lab), Programme((), ACTS[:1]), Screen(ONCE), trio.current_time())
+    assert [(row.name, row.status, row.why) for row in report.scenes] == [
+        ("distribute", "failed", "it did not come to its end")
+    ]  # fmt: skip
+
+
+async def test_after_an_act_that_failed_no_other_one_is_played(autojump_clock: MockClock, tmp_path: Path) -> None:
+    lab: Any = FakeLab()
+    lab.world = SimpleNamespace(folder=tmp_path)
+    first = replace(ACTS[0], control=control_that_fails)
+    report = await _play(cast("Lab", lab), Programme((), (first, ACTS[1])), Screen(ONCE), trio.current_time())
+    assert [(row.status, row.why) for row in report.scenes] == [
+        ("failed", "not done"), ("failed", "it did not come to its end")
+    ]  # fmt: skip
+    assert not report.ok
+
+
+async def control_that_fails(_story: Story) -> None:
+    await trio.lowlevel.checkpoint()
+    raise CheckFailed("not done")
+
+
+@pytest.mark.parametrize("nodes", [2, 5, 8])
+def test_acts_take_nine_machines(nodes: int) -> None:
+    with pytest.raises(UsageError, match="revoke needs 9 machines"):
+        _with_room_for(Programme((), ACTS[:4]), LabOptions(nodes=nodes))
+    assert _with_room_for(Programme((), ACTS[:4]), LabOptions()).count == 9
+    assert _with_room_for(Programme(SCENES, ()), LabOptions()).count == 5

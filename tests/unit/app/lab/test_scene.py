@@ -6,11 +6,12 @@ from typing import Any, cast
 import pytest
 import trio
 
-from overlay.app.lab.catalogue import SCENES, select
+from overlay.app.lab.catalogue import ACTS, EVERYTHING, SCENES, Programme, select
 from overlay.app.lab.lab import Lab
 from overlay.app.lab.machine import Machine, peer_up
 from overlay.app.lab.options import Choice
 from overlay.app.lab.scene import Observation, Scene, never_admitted
+from overlay.app.lab.scenes import stranger
 from overlay.errors import CheckFailed, UsageError
 from overlay.registry import Reason
 
@@ -125,8 +126,14 @@ def test_an_actor_that_was_admitted_in_spite_of_its_defect_fails_the_scene() -> 
 
 
 def test_all_scenes_play_unless_some_are_named() -> None:
-    assert select(None) == SCENES
-    assert [scene.name for scene in select(("edited-entry", "stranger"))] == ["edited-entry", "stranger"]
+    assert select(None) == Programme(SCENES, ())
+    assert [scene.name for scene in select(("edited-entry", "stranger")).scenes] == ["edited-entry", "stranger"]
+
+
+def test_an_act_brings_those_with_it_that_it_stands_on() -> None:
+    assert select(("revoke", "stranger")).scenes == (stranger.SCENE, *ACTS[:4])
+    assert [act.name for act in ACTS[:4]] == ["distribute", "signer-killed", "join-by-token", "revoke"]
+    assert select(("authority",)) == Programme((), ACTS)
 
 
 def test_a_scene_that_is_not_there_is_usage_and_the_others_are_named() -> None:
@@ -136,5 +143,6 @@ def test_a_scene_that_is_not_there_is_usage_and_the_others_are_named() -> None:
 
 
 def test_names_of_scenes_are_unique_and_each_says_what_it_does() -> None:
-    assert len({scene.name for scene in SCENES}) == len(SCENES) == 9
-    assert all(scene.about and len(scene.about) <= 50 for scene in SCENES)
+    scenes = EVERYTHING.scenes
+    assert len({scene.name for scene in scenes}) == len(scenes) == 9 + 7
+    assert all(scene.about and len(scene.about) <= 50 for scene in scenes)

@@ -9,7 +9,7 @@ from overlay.core.authority import coordinator as machine
 from overlay.core.authority.record_requests import AuthorityTest
 from overlay.core.authority.round_messages import Outgoing
 from overlay.core.authority.signing_bodies import Committed, ShareSent, pack_declined
-from overlay.core.authority.signing_events import Failed, Misbehaved, Signed
+from overlay.core.authority.signing_events import Failed, Misbehaved, OutOfStep, Signed
 from overlay.core.certificate_profile import Issuer
 from overlay.core.keys import Ed25519Signer, NodeId
 from overlay.core.wire import sha256
@@ -133,8 +133,29 @@ def test_a_commitment_of_another_generation_is_left_out() -> None:
     assert found.receive(other, RoundKind.COMMITMENT, body, network.now) == []
     network.dead = {other, network.names[1]}
     network.run(seconds=30)
-    [failed] = network.said
+    out_of_step, failed = network.said
     assert failed.said[other] is Reason.WRONG_GENERATION
+    assert out_of_step == OutOfStep(other, ours=False)
+
+
+def test_a_signer_of_another_generation_is_named_though_the_others_sign() -> None:
+    network = Network()
+    found, other = network.ask(TEST), network.names[0]
+    assert found.receive(other, RoundKind.DECLINED, pack_declined(Reason.WRONG_GENERATION), network.now) == []
+    network.dead = {other}
+    network.run(seconds=30)
+    out_of_step, signed = network.said
+    assert out_of_step == OutOfStep(other, ours=False)
+    assert isinstance(signed, Signed)
+
+
+def test_when_too_many_are_of_another_generation_it_is_ours_that_is_old() -> None:
+    network = Network()
+    found, others = network.ask(TEST), network.names[:2]
+    said = [found.receive(one, RoundKind.DECLINED, pack_declined(Reason.WRONG_GENERATION), network.now) for one in others]
+    assert said[0] == []
+    assert said[1][:2] == [OutOfStep(one, ours=True) for one in others]
+    assert isinstance(said[1][2], Failed)
 
 
 def test_a_share_that_comes_after_its_author_was_asked_anew_still_counts() -> None:
