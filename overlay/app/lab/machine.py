@@ -57,16 +57,16 @@ class Machine:
             if isinstance(event, dict):
                 self.events.append(event)
                 self.arrived.append(trio.current_time())
-                self._keep(line)
+                self._keep(event)
                 self.tell(event)
                 self._news.set()
                 self._news = trio.Event()
         self._news.set()
 
-    def _keep(self, line: str) -> None:
-        """For people who look into the lab's folder afterwards."""
+    def _keep(self, event: Event) -> None:
+        """For people who look into the lab's folder afterwards; `seconds` is when it came, on one clock for all machines."""
         with (self.host.folder / f"{self.name}-events.jsonl").open("a") as file:
-            file.write(line + "\n")
+            file.write(json.dumps({**event, "seconds": round(self.arrived[-1], 3)}) + "\n")
 
     async def wait(
         self, match: Callable[[Event], bool], *, within: float, since: int = 0, what: str = "an event"

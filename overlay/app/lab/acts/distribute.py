@@ -24,6 +24,7 @@ async def control(story: Story) -> None:
     """As long as one machine holds the mesh, its disk in the hands of a thief is the mesh in the hands of a thief."""
     if not (await story.status())["founding"]:
         raise CheckFailed("the mesh key is distributed already")
+    story.record.look(story.lab.machines)
     thief = await forged(story, await story.steal(story.operator, STOLEN), "thief")
     since = await story.lab.positions()
     async with story.lab.running(thief):
