@@ -36,6 +36,19 @@ def vectors() -> Load:
 
 
 @pytest.fixture(scope="session")
+def vector_file() -> Callable[[str], Path]:
+    """The path of a published vector that is no JSON, given relative to their folder."""
+
+    def find(name: str) -> Path:
+        path = VECTORS / name
+        if not path.is_file():
+            pytest.skip(f"the test vectors {name} are not beside this checkout")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
 def ours() -> Load:
     """Reads a file of our own vectors."""
     return lambda name: json.loads((OURS / name).read_text())
