@@ -19,6 +19,7 @@ from overlay.registry import Reason
 CLOCK_WENT_BACK: Final = "clock went back"
 NEWER_COPY: Final = "newer copy elsewhere"
 DAMAGED: Final = "damaged"
+RESTORED: Final = "restored"
 
 
 class Batch:

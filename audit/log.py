@@ -13,8 +13,8 @@ from typing import Any, Final, Self
 
 import trio
 
-from audit.author import LogSigner, OwnLog
-from audit.batch import DAMAGED, Batch
+from audit.author import LogSigner, OwnLog, former_of
+from audit.batch import DAMAGED, RESTORED, Batch
 from audit.bodies import Former, application
 from audit.chain import Append, ChainState
 from audit.entry import Entry
@@ -23,10 +23,11 @@ from audit.store import AuditStore, DamagedLog
 from overlay.core.certificates import Root, verify_leaf
 from overlay.core.keys import NodeId
 from overlay.core.limits import ITEMS_MAX, WANT_ITEMS
+from overlay.core.merkle import Tree
 from overlay.core.mesh.chains import hlc_of
 from overlay.core.mesh.reconcile import Head, ItemsVerified, RangeWanted, Reconcile
 from overlay.errors import OverlayError, Refused
-from overlay.registry import ChainKind, EntryType, Reason
+from overlay.registry import GENESIS, ChainKind, EntryType, Reason
 
 BATCH_MAX: Final = 1024  # jobs in one commit: our guess
 READ_BYTES: Final = ITEMS_MAX // 2  # of one answer to a peer
@@ -74,24 +75,28 @@ class AuditLog:
         )
 
     @classmethod
-    async def open(cls, path: Path, *, root: Root, signer: LogSigner, at: Callable[[], datetime]) -> Self:
+    async def open(
+        cls, path: Path, *, root: Root, signer: LogSigner, at: Callable[[], datetime], lowest_k: int = 0
+    ) -> Self:
         """Open the store, and go on with our log or begin its next incarnation; the opening is durable on return.
+
+        `lowest_k`: no earlier incarnation goes on; for a node that was restored, whose logs went on without it.
 
         Raises:
             StateDamaged: the file is not a store, or cannot be read or written.
             HostLacks: the disk is full.
             Refused: our credentials do not hold.
         """
-        return await trio.to_thread.run_sync(partial(cls._open, path, root, signer, at))
+        return await trio.to_thread.run_sync(partial(cls._open, path, root, signer, at, lowest_k))
 
     @classmethod
-    def _open(cls, path: Path, root: Root, signer: LogSigner, at: Callable[[], datetime]) -> Self:
+    def _open(cls, path: Path, root: Root, signer: LogSigner, at: Callable[[], datetime], lowest_k: int) -> Self:
         store = AuditStore.open(path)
         try:
             states, damaged = store.load(root)
             replica = AuditReplica(root, at, states)
             replica.remember(store.with_keys(hlc_of(at() - KEYS_KEPT)))
-            batch = _opening(root, signer, at(), states, damaged)
+            batch = _opening(root, signer, at(), states, damaged, lowest_k)
             appends = batch.finish()
             store.append_many(appends)
             for append in appends:
@@ -244,17 +249,22 @@ def _fail(jobs: Sequence[_Job], error: OverlayError) -> None:
 
 # --- opening ----------------------------------------------------------------------------------------------------------
 
+NO_FORMER: Final = Former(log_id=bytes(16), size=0, root=Tree().root, last=GENESIS, reason=RESTORED)  # it wrote none yet
+
 
 def _opening(
-    root: Root, signer: LogSigner, at: datetime, states: Mapping[bytes, ChainState], damaged: Sequence[DamagedLog]
+    root: Root, signer: LogSigner, at: datetime, states: Mapping[bytes, ChainState], damaged: Sequence[DamagedLog],
+    lowest_k: int,
 ) -> Batch:
-    """Our newest log as it goes on from here; the next one, if its end does not hold; the first, if there is none."""
+    """Our newest log as it goes on from here; the next one, if it cannot go on; the first, if there is none."""
     node_id = verify_leaf(signer.credentials.leaf, signer.credentials.chain, root, at).node_id
     own = [state for state in states.values() if state.node_id == node_id]
     newest = max(own, key=lambda one: (one.k, one.hlc), default=None)
     lost = max((log for log in damaged if log.row.node_id == node_id), key=lambda one: one.k, default=None)
     if lost is not None and (newest is None or lost.k >= newest.k):
-        return Batch.begin(root, signer, at, lost.k + 1, _former_of_lost(lost))
+        return Batch.begin(root, signer, at, max(lost.k + 1, lowest_k), _former_of_lost(lost))
+    if lowest_k and (newest is None or newest.k < lowest_k):
+        return Batch.begin(root, signer, at, lowest_k, NO_FORMER if newest is None else former_of(newest, RESTORED))
     if newest is None:
         return Batch.begin(root, signer, at, 0, None)
     batch = Batch(OwnLog(root=root, state=newest, signer=signer), at)

@@ -280,6 +280,15 @@ class AuditStore:
         ((found,),) = self._fetch("PRAGMA integrity_check(1)")
         return "" if found == "ok" else str(found)
 
+    def copy_to(self, path: Path) -> None:
+        """A copy of the whole file as it is at one moment, also while a node writes to it; `path` is made or replaced."""
+        with _errors(self._path):
+            copy = sqlite3.connect(path)
+            try:
+                self._reader.backup(copy)  # in one step, so nobody's commit comes between
+            finally:
+                copy.close()
+
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """All reads inside see one moment."""

@@ -196,7 +196,8 @@ async def _engine(
 async def _open_log(setup: "Setup") -> AsyncIterator[AuditLog]:
     """The audit log, being written until the end of the block."""
     path, root = setup.folder.file(AUDIT_STORE), setup.membership.trust.root
-    log = await AuditLog.open(path, root=root, signer=log_signer(setup.identity), at=setup.at)
+    count = setup.ledger.lowest_count
+    log = await AuditLog.open(path, root=root, signer=log_signer(setup.identity), at=setup.at, lowest_k=count)
     try:
         async with background() as tasks:
             tasks.start_soon(log.run)

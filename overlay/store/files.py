@@ -3,11 +3,13 @@
 A checked file is SHA-256 of its content and then the content: bit rot and bad copies show before anything is believed.
 """
 
+import errno
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from overlay.core.wire import sha256
 from overlay.errors import StateDamaged
@@ -20,14 +22,27 @@ DIGEST_SIZE: Final = 32
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace a file in one step; durable when this returns. One writer per folder: whoever holds its lock."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path, *, overwrite: bool = True) -> Iterator[BinaryIO]:
+    """`write_atomic` for what is written piece by piece: the file takes its place at the end of the block.
+
+    Raises:
+        FileExistsError: there is one by then, unless `overwrite`.
+    """
     beside = path.with_name(f".{path.name}.new")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(file.fileno(), FILE_MODE)
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
+        if not overwrite and os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         os.replace(beside, path)
     except BaseException:
         with suppress(FileNotFoundError):

@@ -49,6 +49,7 @@ SHARE: Final = "share.key"
 SHARE_NEXT: Final = "share-next.key"
 ROLLOVER: Final = "rollover.cbor"
 RENEWAL_ATTEMPT: Final = "renewal.cbor"
+RESTORED: Final = "restored.cbor"
 PEERS: Final = "peers.json"
 AUDIT_STORE: Final = "audit.sqlite3"
 TOPIC_STORE: Final = "topics.sqlite3"
@@ -104,10 +105,7 @@ class StateFolder:
             path.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"cannot make {path}: {error.strerror}") from None
-        _check_folder(path)
-        if any(name not in (LOCK_FILE, FORMAT_FILE, SETTINGS) for name in os.listdir(path)):
-            hint = "choose another folder with --state, or use the node that is there"
-            raise UsageError(f"{path} is not empty", hint=hint)
+        check_free(path)
         folder = cls(path, _take_lock(path))
         try:
             write_atomic(path / FORMAT_FILE, f"{FORMAT} {_release()}\n".encode())
@@ -187,6 +185,21 @@ class StateFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def check_free(path: Path) -> None:
+    """Whether `create` could make a node there: nothing is there, or an empty folder, or one with settings only.
+
+    Raises:
+        UsageError: there is something in it already.
+        StateDamaged: it is no folder, or others may look into it.
+    """
+    if not os.path.lexists(path):
+        return
+    _check_folder(path)
+    if any(name not in (LOCK_FILE, FORMAT_FILE, SETTINGS) for name in os.listdir(path)):
+        hint = "choose another folder with --state, or use the node that is there"
+        raise UsageError(f"{path} is not empty", hint=hint)
 
 
 def holder(path: Path) -> int | None:

@@ -98,11 +98,10 @@ class Commands:
             raise NotAllowed("this node is no operator", hint="give the order on a node with the role operator")
 
     def _order(self, body: Body, life: timedelta = ORDER_LIFE) -> Order:
-        at, book = self._at(), self._keeper.ledger.orders
+        at, ledger = self._at(), self._keeper.ledger
         longest = min(life, LIFE_MAX[body.kind])
-        return Order(
-            operator=self._own, number=book.next_number(self._own), not_before=at, not_after=at + longest, body=body
-        )
+        number = max(ledger.orders.next_number(self._own), ledger.lowest_count)
+        return Order(operator=self._own, number=number, not_before=at, not_after=at + longest, body=body)
 
     async def _give(self, order: Order) -> Taken:
         """Sign it, keep it, let everybody know. Raises Refused if it may not be given."""

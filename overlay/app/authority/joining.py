@@ -45,6 +45,7 @@ from overlay.store.clock import raise_floor
 from overlay.store.identity import TpmKey, load_identity
 from overlay.store.membership import load_mesh
 from overlay.store.peers import PeerBook, save_peers
+from overlay.store.restored import load_count
 from overlay.store.state import StateFolder
 
 if TYPE_CHECKING:
@@ -294,12 +295,15 @@ async def join_mesh(
 ) -> VerifiedCertificate:
     """Make an identity where there is none yet, join, and keep what makes this machine a member.
 
+    A node that was restored may join its own mesh again, as who it is: its certificate may be one that was renewed since, and
+    that is renewed once only.
+
     Raises:
         UsageError: the folder belongs to a mesh already, or what is no name.
         Refused, JoinOver, PeerUnreachable: see `join`.
         OverlayError: the TPM fails.
     """
-    if load_mesh(folder) is not None:
+    if load_mesh(folder) is not None and not load_count(folder):
         raise UsageError(f"{folder.path} belongs to a mesh already", hint="choose another folder with --state")
     if name is not None and not is_name(name):
         raise UsageError(f"{name!r} is not a name for a node", hint="1 to 63 of a-z, 0-9 and inner hyphens")

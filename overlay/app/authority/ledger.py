@@ -29,6 +29,7 @@ from overlay.errors import Refused
 from overlay.store.files import damaged
 from overlay.store.identity import load_founding_key
 from overlay.store.membership import MeshRecord
+from overlay.store.restored import load_count
 from overlay.store.state import (
     AUTHORITY,
     BINDINGS,
@@ -66,6 +67,7 @@ class Ledger:
         self._members = _load(folder, MEMBERS, Members.unpack) or Members()
         self._trust = replace(self._trust, old_serials=self._members.frozen)
         self._share = _load(folder, SHARE, Share.unpack) or _founding_share(folder, self._chain)
+        self.lowest_count = load_count(folder)  # of what this node numbers by itself, once it was restored
         self._dirty: set[str] = set()
         self._news = trio.Event()
         self._writing = trio.Lock()

@@ -18,6 +18,7 @@ from overlay.errors import HostLacks, OverlayError, UsageError
 
 ENROLMENT: Final = "overlay.app.cli.enrolment"
 AUTHORITY: Final = "overlay.app.cli.authority"
+BACKUP: Final = "overlay.app.cli.backup"
 TALK: Final = "overlay.app.cli.talk"
 
 # The one table of modules outside the facades that load late: `overlay status` would otherwise wait for zeroconf, SQLite
@@ -43,6 +44,8 @@ COMMANDS: Final = {
     "renew": (AUTHORITY, "Renew the certificate of this node now."),
     "leave": (AUTHORITY, "Leave the mesh for good: this node asks to be revoked, then ends."),
     "ca": (AUTHORITY, "Those who together hold the key of the mesh."),
+    "backup": (BACKUP, "Write identity, membership, trust and logs of this node to FILE, encrypted."),
+    "restore": (BACKUP, "Make the state folder of a node anew from a backup FILE."),
     "config": ("overlay.app.cli.config", "The settings of the node."),
     "doctor": ("overlay.app.cli.doctor", "Say what of this host a node can use."),
     "lab": ("overlay.app.cli.lab", "A mesh of machines in a box, and attacks on it that must fail."),

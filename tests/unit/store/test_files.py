@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from overlay.errors import StateDamaged
-from overlay.store.files import FILE_MAX, checked, read_checked, read_private, write_atomic
+from overlay.store.files import FILE_MAX, checked, read_checked, read_private, replacing, write_atomic
 
 
 def put(path: Path, content: bytes) -> None:
@@ -123,3 +123,18 @@ def test_a_file_of_another_user_is_refused(tmp_path: Path) -> None:
     os.chown(path, 65_534, -1)
     with pytest.raises(StateDamaged, match="belongs to user 65534"):
         read_checked(path)
+
+
+def test_a_file_that_came_meanwhile_is_not_written_over(tmp_path: Path) -> None:
+    with pytest.raises(FileExistsError), replacing(tmp_path / "x", overwrite=False) as file:
+        file.write(b"new")
+        (tmp_path / "x").write_bytes(b"old")
+    assert (tmp_path / "x").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_nothing_is_left_of_a_file_whose_writing_was_broken_off(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "x") as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
