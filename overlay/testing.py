@@ -12,6 +12,7 @@ from overlay.app.config import Config
 from overlay.app.enrol import admit, found_mesh, install, make_request
 from overlay.app.local import LocalNode
 from overlay.core.policy import Policy
+from overlay.net.node import StreamHandler
 from overlay.net.request import Handler
 from overlay.store.state import StateFolder
 
@@ -22,6 +23,7 @@ LINKED_WITHIN = 20.0  # seconds: our guess, for a loaded machine
 async def mesh(
     *names: str, services: Mapping[str, Mapping[str, Handler]] | None = None, name: str = "test", rekey_after: float = 60.0,
     attest_every: float = 60.0, roles: Mapping[str, Sequence[str]] | None = None,
+    streams: Mapping[str, Mapping[str, StreamHandler]] | None = None,
 ) -> AsyncIterator[tuple[LocalNode, ...]]:
     """Nodes of these names, each linked to all others; everything is gone after the block.
 
@@ -31,16 +33,17 @@ async def mesh(
         name: of the mesh.
         rekey_after: seconds between fresh keys on each link; at least 1.
         attest_every: seconds between proofs of each node; at least 1.
+        streams: to what a node takes streams, by its name: `{"alice": {"backup": keep}}`.
         roles: of nodes but the first, by their names: `{"bob": ("signer",)}`; the founder has operator and signer.
 
     Raises:
-        ValueError: there is no name, or one is given twice; `services` or `roles` names somebody else, or `roles` the
-            founder.
+        ValueError: there is no name, or one is given twice; `services`, `streams` or `roles` names somebody else, or
+            `roles` the founder.
         trio.TooSlowError: the nodes did not link in twenty seconds.
     """
-    given = dict(services or {})
+    given, taken = dict(services or {}), dict(streams or {})
     granted = dict(roles or {})
-    if not names or len(set(names)) != len(names) or set(given) - set(names) or set(granted) - set(names[1:]):
+    if not names or len(set(names)) != len(names) or {*given, *taken} - set(names) or set(granted) - set(names[1:]):
         raise ValueError("give each node one name, services to those nodes only, and roles to all but the first")
     with tempfile.TemporaryDirectory(prefix="overlay-test-") as path:
         folders = await trio.to_thread.run_sync(_enrol, Path(path), names, name, granted)
@@ -52,7 +55,7 @@ async def mesh(
                     attest_every=attest_every,
                     seeds=tuple(f"127.0.0.1:{node.port}" for node in nodes),
                 )
-                opened = open_node(folder, config=config, services=given.get(node_name, {}))
+                opened = open_node(folder, config=config, services=given.get(node_name, {}), streams=taken.get(node_name, {}))
                 nodes.append(await stack.enter_async_context(opened))
             with trio.fail_after(LINKED_WITHIN):
                 for node in nodes:
