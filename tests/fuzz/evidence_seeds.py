@@ -13,6 +13,7 @@ from overlay.core.wire import make_map, sign1
 from overlay.registry import Label
 from tests.fuzz.evidence_targets import QUOTED
 from tests.unit.attest import software_tpm
+from tests.unit.attest.event_log_kit import BOOT, Measured, locality, log, separator
 from tests.unit.attest.software_tpm import (
     AK,
     EK,
@@ -43,6 +44,18 @@ def evidence() -> Iterator[bytes]:
     yield AS_IT_IS + software_claims().pack()
     yield AS_IT_IS + pack_nonce(1, bytes(32))
     yield AS_IT_IS + pack_round(1)
+
+
+def boot_log() -> Iterator[bytes]:
+    yield AS_IT_IS + log(*BOOT[:6])
+    yield SIGNED + b"".join(event.pack() for event in (locality(3), *BOOT[-4:]))
+    yield SIGNED + separator(7).pack()
+
+
+def measurements() -> Iterator[bytes]:
+    yield AS_IT_IS + Measured("/bin/sh").pack() + Measured("/bin/ls", template=b"ima-sig").pack()
+    yield AS_IT_IS + Measured("/etc/shadow", template=b"ima").pack()
+    yield AS_IT_IS + Measured("/var/log/x", violation=True).pack()
 
 
 def tpm() -> Iterator[bytes]:

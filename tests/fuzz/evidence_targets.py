@@ -7,9 +7,12 @@ from typing import Final
 from attest.areas import parse_area
 from attest.credential import make_credential, parse_endorsement_key
 from attest.enrol import TpmRequest, check_request
+from attest.event_log import parse_boot_log
 from attest.evidence import parse_claims
+from attest.ima import Position, follow, read_all
 from attest.key_blob import KeyBlob
 from attest.quote import Enrolled, check_quote, parse_certification, parse_quote
+from attest.replay import meet, replay
 from attest.software import check_software
 from attest.structures import EcdsaSignature
 from overlay.core import rounds
@@ -18,6 +21,7 @@ from overlay.core.evidence import Evidence
 from overlay.core.limits import PROOF_MAX
 from overlay.errors import Refused, StateDamaged
 from tests.fuzz.kit import cut
+from tests.unit.attest.event_log_kit import head
 from tests.unit.attest.software_tpm import AK, AK_QUALIFIED, a_binding, a_peer
 from tests.unit.core.session_kit import ALICE
 
@@ -63,3 +67,21 @@ def tpm(data: bytes) -> None:
             signature=rest[:72],
         )
         check_request(shown, b"csr", ALICE.peer.certificate.identity)
+
+
+def boot_log(data: bytes) -> None:
+    """A boot event log as it stands, and events below a good head; replayed to a quote that it does not lead to."""
+    first, rest = cut(data)
+    with suppress(Refused):
+        log = parse_boot_log(head() + rest if first & 1 else rest)
+        replay(log)
+        meet(log, 0xFF, bytes(32))
+
+
+def measurements(data: bytes) -> None:
+    """A list of the kernel's, whole and followed."""
+    _, rest = cut(data)
+    with suppress(Refused):
+        read_all(rest)
+    with suppress(Refused):
+        follow(rest, Position(), lambda value: value[0] == 0 and value != bytes(32))

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.fuzz import evidence_seeds, identity_seeds, link_seeds, message_seeds, wire_seeds
+from tests.fuzz import authority_seeds, evidence_seeds, identity_seeds, link_seeds, message_seeds, wire_seeds
 
 CORPUS: Final = Path(__file__).parent / "corpus"
 
@@ -19,15 +19,19 @@ def seeds() -> Mapping[str, Sequence[bytes]]:
         "endorsement": identity_seeds.endorsements(), "enrolment": identity_seeds.enrolment(),
         "evidence": evidence_seeds.evidence(), "tpm": evidence_seeds.tpm(), "message": message_seeds.messages(),
         "batch": message_seeds.batches(), "audit": message_seeds.audit(), "admission": link_seeds.admission(),
+        "boot-log": evidence_seeds.boot_log(), "measurements": evidence_seeds.measurements(), "order": authority_seeds.order(),
+        "revocations": authority_seeds.revocations(), "authority": authority_seeds.authority(), "join": authority_seeds.join(),
+        "signing": authority_seeds.signing(), "runs": authority_seeds.runs(),
         "link": link_seeds.link(), "cuts": link_seeds.cuts(),
     }  # fmt: skip
     return {name: list(inputs) for name, inputs in found.items()}
 
 
 def main() -> None:
-    """Write all of it."""
+    """Write all of it, once all of it is made."""
+    made = seeds()
     shutil.rmtree(CORPUS, ignore_errors=True)
-    for target, inputs in seeds().items():
+    for target, inputs in made.items():
         (CORPUS / target).mkdir(parents=True)
         for number, data in enumerate(inputs):
             (CORPUS / target / f"{number:02}").write_bytes(data)

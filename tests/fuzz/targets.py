@@ -7,7 +7,7 @@ follows is taken as it stands, or as content that the right key then signs.
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from tests.fuzz import evidence_targets, identity_targets, link_targets, message_targets, wire_targets
+from tests.fuzz import authority_targets, evidence_targets, identity_targets, link_targets, message_targets, wire_targets
 
 TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "record": wire_targets.record,
@@ -23,6 +23,14 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "enrolment": identity_targets.enrolment,
     "evidence": evidence_targets.evidence,
     "tpm": evidence_targets.tpm,
+    "boot-log": evidence_targets.boot_log,
+    "measurements": evidence_targets.measurements,
+    "order": authority_targets.order,
+    "revocations": authority_targets.revocations,
+    "authority": authority_targets.authority,
+    "join": authority_targets.join,
+    "signing": authority_targets.signing,
+    "runs": authority_targets.runs,
     "message": message_targets.message,
     "batch": message_targets.batch,
     "audit": message_targets.audit,
