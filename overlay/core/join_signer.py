@@ -92,16 +92,18 @@ class SignerSide:
     """The machine of one such link."""
 
     def __init__(
-        self, link: JoinLink, invites: InviteChecker, tpms: JoinAppraiser, chance: Chance, greeting: Message, now: float
+        self, link: JoinLink, invites: InviteChecker, tpms: JoinAppraiser, chance: Chance, greeting: Message, now: float, *,
+        patience: float = STEP_TIMEOUT,
     ) -> None:
-        """`greeting` is what `welcome` gives."""
+        """`greeting` is what `welcome` gives; `patience`: seconds in which the joiner takes its next step."""
         self.state = State.WAITING
         self._link = link
         self._invites = invites
         self._tpms = tpms
         self._chance = chance
         self._messages: list[Message] = [greeting]
-        self._due = now + STEP_TIMEOUT
+        self._patience = patience
+        self._due = now + patience
         self._challenged: _Challenged | None = None
         self._approval: Approval | None = None
 
@@ -137,7 +139,7 @@ class SignerSide:
     def approve(self, now: float) -> None:
         """The driver's yes to `ApprovalWanted`."""
         self._must_be(State.DECIDING)
-        self._due = now + STEP_TIMEOUT
+        self._due = now + self._patience
         self._reply(State.APPROVED, JoinResult(approved=True))
 
     def issue(self, bundle: Bundle) -> None:
@@ -166,7 +168,7 @@ class SignerSide:
             nonce=nonce, blob=wrapped.blob, encrypted_seed=wrapped.encrypted_seed, pcr_bitmap=bitmap
         )
         self._challenged = _Challenged(asked=wanted, shown=shown, binding=binding, secret=secret, pcr_bitmap=bitmap)
-        self._due = now + STEP_TIMEOUT
+        self._due = now + self._patience
         self.state = State.CHALLENGED
         self._messages.append((FrameType.JOIN_CHALLENGE, challenge.pack()))
         return []

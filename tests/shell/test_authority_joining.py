@@ -5,18 +5,21 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import trio
 
 from overlay.app.authority.joining import JoinOver
 from overlay.core.authority.invites import InviteBook
 from overlay.core.authority.order_bodies import Invite
 from overlay.core.join_key import JoinKey
+from overlay.core.join_result import JoinResult
 from overlay.core.token import Token, parse_token
 from overlay.errors import PeerUnreachable, Refused, UsageError
-from overlay.events import CertificateSigned
+from overlay.events import CertificateSigned, LinkRefused
 from overlay.registry import Reason
 from overlay.store.membership import load_mesh
 from overlay.store.state import INVITES, StateFolder
 from tests.shell.authority_kit import (
+    PATIENCE,
     Running,
     Visitor,
     admitted,
@@ -279,6 +282,56 @@ async def test_a_finish_before_any_approval_is_refused(tmp_path: Path) -> None:
         async with Visitor(await token_of(alice)).at(alice) as visit:
             assert (await visit.finishes()).reason is Reason.UNEXPECTED_FRAME
         assert alice.all(CertificateSigned) == []
+
+
+async def test_a_joiner_that_was_refused_is_let_go_at_once_and_its_host_says_so(tmp_path: Path) -> None:
+    async with opened(founded(tmp_path)) as alice:
+        async with Visitor(await token_of(alice)).at(alice) as visit:
+            assert (await visit.finishes()).reason is Reason.UNEXPECTED_FRAME
+            with trio.fail_after(PATIENCE), pytest.raises(Refused) as ended:
+                await visit.link.receive()
+            assert ended.value.reason is Reason.UNEXPECTED_FRAME
+        said = await alice.heard(LinkRefused)
+        assert said.reason is Reason.UNEXPECTED_FRAME and not said.by_peer
+
+
+async def test_a_joiner_that_has_its_certificate_is_let_go_without_a_word_of_refusal(tmp_path: Path) -> None:
+    async with opened(founded(tmp_path)) as alice:
+        async with Visitor(await token_of(alice)).at(alice) as visit:
+            assert (await visit.asks()).approved
+            assert (await visit.finishes()).bundle is not None
+            with trio.fail_after(PATIENCE), pytest.raises(PeerUnreachable):
+                await visit.link.receive()
+        assert alice.node.engine.guests.refused == 0
+
+
+@pytest.mark.parametrize("asks", [False, True])
+async def test_a_joiner_that_is_silent_is_let_go_in_time(tmp_path: Path, asks: bool) -> None:
+    async with opened(founded(tmp_path)) as alice:
+        be_impatient(alice)
+        async with Visitor(await token_of(alice)).at(alice) as visit:
+            if asks:
+                assert (await visit.asks()).approved
+            with trio.fail_after(PATIENCE):
+                assert JoinResult.unpack((await visit.link.receive()).body).reason is Reason.TIMEOUT
+        await alice.heard(LinkRefused, lambda event: event.reason is Reason.TIMEOUT)
+
+
+async def test_a_joiner_that_stays_with_a_node_that_is_no_signer_is_let_go_in_time(tmp_path: Path) -> None:
+    path = founded(tmp_path)
+    async with linked(path, admitted(path, "bob")) as (alice, bob):
+        be_impatient(bob)
+        async with Visitor(await token_of(alice)).at(bob) as visit:
+            with trio.fail_after(PATIENCE), pytest.raises(Refused) as ended:
+                await visit.link.receive()
+            assert ended.value.reason is Reason.NOT_A_SIGNER
+
+
+def be_impatient(host: Running) -> None:
+    """So that nobody waits for half a minute here."""
+    hosting = host.node.seat._hosting
+    assert hosting is not None
+    hosting._ports = replace(hosting._ports, patience=0.2)
 
 
 async def test_a_member_that_is_no_signer_answers_nothing_but_where_signers_are(tmp_path: Path) -> None:

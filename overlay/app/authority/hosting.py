@@ -24,7 +24,16 @@ from overlay.core.invite_checker import LedgerChecker
 from overlay.core.join_frames import Join, Renewal
 from overlay.core.join_ports import GrantedInvite, JoinAppraiser, JoinLink
 from overlay.core.join_result import JoinResult, SignerHint
-from overlay.core.join_signer import ApprovalWanted, FinishWanted, SignerEvent, SignerSide, welcome
+from overlay.core.join_signer import (
+    STEP_TIMEOUT,
+    ApprovalWanted,
+    FinishWanted,
+    JoinRefused,
+    SignerEvent,
+    SignerSide,
+    welcome,
+)
+from overlay.core.join_signer_states import State
 from overlay.core.keys import NodeId
 from overlay.core.members import Seen
 from overlay.core.renewal import check_renewal
@@ -47,6 +56,7 @@ class Ports:
     gate: Callable[[], tuple[int, bytes]]  # number and key
     credentials_of: Callable[[bytes], Credentials | None]  # of a linked peer, by kid
     addresses_of: Callable[[NodeId], tuple[str, ...]]
+    patience: float = STEP_TIMEOUT  # seconds in which a joiner takes its next step
 
 
 class Hosting:
@@ -76,32 +86,49 @@ class Hosting:
         around, greeting = self._around, self._welcome()
         if self._ledger.share is None or not self._ledger.is_signer(around.own_id):
             await link.send(*greeting)
-            await link.receive()  # until it goes
+            with trio.move_on_after(self._ports.patience):
+                await link.receive()  # until it goes
             raise Refused(Reason.NOT_A_SIGNER, "a joiner asks a node that is no signer")
         where = JoinLink(self._ledger.trust.mesh_id, ready.first_h, around.own_id)
-        side = SignerSide(where, self, self._ports.appraiser, around.chance, greeting, trio.current_time())
-        while True:
+        side = SignerSide(
+            where, self, self._ports.appraiser, around.chance, greeting, trio.current_time(),
+            patience=self._ports.patience,
+        )
+        refused: JoinRefused | None = None
+        while side.state is not State.ENDED:
             for kind, body in side.messages_to_send():
                 await link.send(kind, body)
-            frame = await link.receive()
-            for event in side.receive(frame.type, frame.body, trio.current_time(), around.at()):
-                await self._act(side, event)
+            for event in await self._heard(side, link):
+                refused = await self._act(side, event) or refused
+        for kind, body in side.messages_to_send():
+            await link.send(kind, body)
+        if refused is not None:
+            raise Refused(refused.reason, refused.detail)
 
-    async def _act(self, side: SignerSide, event: SignerEvent) -> None:
+    async def _heard(self, side: SignerSide, link: GuestLink) -> list[SignerEvent]:
+        """What comes of the next frame, or of the time that there was for one."""
+        with trio.move_on_at(side.deadline) as scope:
+            frame = await link.receive()
+        now = trio.current_time()
+        return side.tick(now) if scope.cancelled_caught else side.receive(frame.type, frame.body, now, self._around.at())
+
+    async def _act(self, side: SignerSide, event: SignerEvent) -> JoinRefused | None:
+        """Do what is wanted; gives the refusal that ends the conversation, ours or the machine's."""
         try:
             match event:
+                case JoinRefused():
+                    return event
                 case ApprovalWanted():
                     await self._approve(event)
                     side.approve(trio.current_time())
                 case FinishWanted(approval=approval):
                     request = self._keeper.approvals.request_for_join(approval)
                     side.issue(await self._issue(request))
-                case _:
-                    return
-        except Refused as error:
-            side.refuse(error.reason, error.detail)
         except OverlayError as error:
-            side.refuse(Reason.INTERNAL, str(error))
+            refused = _refused(error)
+            side.refuse(refused.reason, refused.detail)
+            return refused
+        return None
 
     async def _approve(self, wanted: ApprovalWanted) -> None:
         """Bind use and name, durably, then remember what we would sign."""
@@ -195,6 +222,13 @@ class Hosting:
             gate_number=number, gate_key=key, policy=ledger.trust.policy.raw,
             authority_object=ledger.chain.objects[0].raw,
         )
+
+
+def _refused(error: OverlayError) -> JoinRefused:
+    """What could not be done, as the end of a conversation."""
+    if isinstance(error, Refused):
+        return JoinRefused(error.reason, error.detail)
+    return JoinRefused(Reason.INTERNAL, str(error))
 
 
 def chain_of_roots(later: tuple[LaterRoot, ...]) -> tuple[bytes, ...]:
