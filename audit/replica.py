@@ -16,6 +16,7 @@ from audit.entry import Entry, parse_entry
 from overlay.core.certificates import Root
 from overlay.core.keys import NodeId
 from overlay.core.mesh.topics import Author
+from overlay.core.trust import Credentials
 from overlay.errors import Refused
 from overlay.registry import Reason
 
@@ -106,6 +107,11 @@ class AuditReplica:
         """Whose endorsement has this hash, as some log has shown. The author itself may be away."""
         key = self._keys.get(kid)
         return None if key is None else self._author(key)
+
+    def credentials_of(self, kid: bytes) -> Credentials | None:
+        """What shows whose endorsement has this hash, for who has to verify it again; the author itself may be away."""
+        key = self._keys.get(kid)
+        return None if key is None else Credentials(key.peer.endorsement.raw, key.peer.certificate.der)
 
     def endorsements(self) -> Mapping[bytes, Author]:
         """Every endorsement that is known, by its hash."""

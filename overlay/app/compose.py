@@ -44,7 +44,7 @@ from overlay.core.mesh.topics import TopicCheck
 from overlay.core.policy import Policy
 from overlay.core.revocation_profile import LogEnd, LogName
 from overlay.core.session import Session
-from overlay.core.trust import TrustSet
+from overlay.core.trust import Credentials, TrustSet
 from overlay.errors import OverlayError, Refused, UsageError
 from overlay.events import NodeEvent
 from overlay.net.background import background
@@ -348,7 +348,7 @@ class Setup:
             gate=lambda: (mesh.gate_number, mesh.gate_key), addresses_of=self._addresses_of, learn=self.memory.learn,
             make_request=lambda: build_request(self.signer, name), install=self._endorser.install,
             shares=Shares(self.folder, self.ledger, self.identity.node_id), sign=self.signer.sign, heads=self._heads,
-            log_ends=self._log_ends, refresh_wait=self.config.refresh_wait,
+            log_ends=self._log_ends, refresh_wait=self.config.refresh_wait, credentials_of=self._credentials_of,
         ))
 
     def _heads(self, nodes: tuple[NodeId, ...]) -> tuple[ClosingCheckpoint, ...]:
@@ -359,6 +359,10 @@ class Setup:
     def _log_ends(self, nodes: tuple[NodeId, ...]) -> dict[LogName, LogEnd]:
         """The last entry of each of their logs."""
         return {(node, log.log_id): LogEnd(log.size, log.last) for node in nodes for log in self._logs_of(node)}
+
+    def _credentials_of(self, kid: bytes) -> Credentials | None:
+        """As some log has shown them."""
+        return None if self.log is None else self.log.replica.credentials_of(kid)
 
     def _logs_of(self, node: NodeId) -> tuple[ChainState, ...]:
         return () if self.log is None else self.log.replica.logs_of(node)

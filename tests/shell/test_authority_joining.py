@@ -1,5 +1,7 @@
 """Joining a mesh by token, over loopback: who gets in, what it costs, and what every refusal says."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -13,12 +15,16 @@ from overlay.core.authority.order_bodies import Invite
 from overlay.core.join_key import JoinKey
 from overlay.core.join_result import JoinResult
 from overlay.core.token import Token, parse_token
+from overlay.core.trust_update import TrustUpdate
 from overlay.errors import PeerUnreachable, Refused, UsageError
 from overlay.events import CertificateSigned, LinkRefused
+from overlay.net.system import wall_clock
 from overlay.registry import Reason
 from overlay.store.membership import load_mesh
 from overlay.store.state import INVITES, StateFolder
 from tests.shell.authority_kit import (
+    DAY,
+    HOUR,
     PATIENCE,
     Running,
     Visitor,
@@ -27,10 +33,15 @@ from tests.shell.authority_kit import (
     founded,
     join,
     linked,
+    met,
     opened,
     order_of,
+    parted,
+    set_calendar,
     signed_by,
+    signed_list,
     token_of,
+    until,
 )
 from tests.unit.core.authority_kit import seed
 
@@ -113,13 +124,13 @@ async def test_a_folder_of_a_member_joins_nothing(tmp_path: Path) -> None:
         assert files_of(tmp_path / "bob") == before
 
 
-def invite_of(host: Running, begin: timedelta, number: int = 1) -> Token:
+def invite_of(host: Running, begin: timedelta, number: int = 1, life: timedelta = HOUR) -> Token:
     """A token of another time, as its operator signs it; nobody was told of it."""
     key = JoinKey.of(seed("token"), host.node.mesh_id)
     body = Invite(invite_id=key.invite_id, join_public=key.public)
     ledger, parts = host.node.seat.ledger, host.node.seat.parts
     return Token.of(
-        signed_by(host.node, order_of(host.node, body, number=number, begin=begin)), mesh_id=host.node.mesh_id,
+        signed_by(host.node, order_of(host.node, body, number=number, begin=begin, life=life)), mesh_id=host.node.mesh_id,
         root_hash=ledger.chain.newest_root.key_hash, gate=parts.gate(), seed=seed("token"),
         addresses=(("127.0.0.1", host.node.port),),
     )
@@ -275,6 +286,67 @@ async def test_an_invite_by_somebody_unknown_is_refused(tmp_path: Path) -> None:
         ours, theirs = Visitor(await token_of(alice)), await token_of(other)
         async with ours.at(alice) as visit:
             assert (await visit.asks(invite=theirs.invite)).reason is Reason.BAD_INVITE
+
+
+# --- invites by operators who are away ----------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def invited_in_private(tmp_path: Path, *, life: timedelta = HOUR) -> AsyncIterator[tuple[Running, Running, Token]]:
+    """Alice, who signs; bob, an operator whom she has met, and who is away; and a token of his that nobody was told of."""
+    path = founded(tmp_path)
+    async with opened(path) as alice:
+        async with opened(admitted(path, "bob", "operator"), alice) as bob:
+            await met(alice, bob)
+            kid = bob.node.engine.identity.kid
+            await until(lambda: alice.node.seat.parts.credentials_of(kid) is not None)
+            token = invite_of(bob, timedelta(), life=life)
+        await parted(alice.node, "bob")
+        yield alice, bob, token
+
+
+async def test_a_signer_judges_an_invite_by_an_operator_who_is_away(tmp_path: Path) -> None:
+    async with invited_in_private(tmp_path) as (alice, bob, token):
+        async with Visitor(token).at(alice) as visit:
+            assert (await visit.asks()).approved
+        [held] = alice.node.seat.ledger.orders.held.values()
+        assert held.signers == (bob.node.node_id,)
+        assert held.signed.signature.credentials.endorsement == bob.node.engine.identity.credentials.endorsement
+
+
+async def test_after_a_restart_a_signer_still_judges_it(tmp_path: Path) -> None:
+    async with invited_in_private(tmp_path) as (alice, _bob, token):
+        folder = alice.node.folder
+    async with opened(folder) as alice, Visitor(token).at(alice) as visit:
+        assert (await visit.asks()).approved
+
+
+async def test_an_invite_in_the_name_of_an_operator_who_is_away_is_refused(tmp_path: Path) -> None:
+    async with invited_in_private(tmp_path) as (alice, _bob, token):
+        async with Visitor(token).at(alice) as visit:
+            forged = token.invite[:-1] + bytes([token.invite[-1] ^ 1])
+            assert (await visit.asks(invite=forged)).reason is Reason.BAD_SIGNATURE
+        assert not alice.node.seat.ledger.orders.held
+
+
+async def test_an_invite_by_an_operator_who_is_away_and_was_revoked_is_refused(tmp_path: Path) -> None:
+    async with invited_in_private(tmp_path) as (alice, bob, token):
+        alice.node.seat.keeper.take_update(TrustUpdate((signed_list(alice, bob.node.node_id, 1),)))
+        async with Visitor(token).at(alice) as visit:
+            assert (await visit.asks()).reason is Reason.REVOKED
+
+
+async def test_an_invite_that_comes_when_the_keys_of_its_operator_have_ended_is_refused(tmp_path: Path) -> None:
+    async with invited_in_private(tmp_path, life=5 * DAY) as (alice, _bob, token):
+        folder = alice.node.folder
+    set_calendar(folder, wall_clock() + 1.5 * DAY)
+    async with opened(folder) as alice:
+        hosting = alice.node.seat._hosting
+        assert hosting is not None
+        with pytest.raises(Refused) as refused:
+            hosting._learn(token.invite)
+        assert refused.value.reason is Reason.ENDORSEMENT_EXPIRED
+        assert not alice.node.seat.ledger.orders.held
 
 
 async def test_a_finish_before_any_approval_is_refused(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ class Ports:
     identity: Callable[[], LocalIdentity]
     appraiser: JoinAppraiser
     gate: Callable[[], tuple[int, bytes]]  # number and key
-    credentials_of: Callable[[bytes], Credentials | None]  # of a linked peer, by kid
+    credentials_of: Callable[[bytes], Credentials | None]  # by kid, of whoever has ever shown them
     addresses_of: Callable[[NodeId], tuple[str, ...]]
     patience: float = STEP_TIMEOUT  # seconds in which a joiner takes its next step
 
@@ -151,7 +151,7 @@ class Hosting:
         return Books(ledger.orders, ledger.invites, self._keeper.standing())
 
     def _learn(self, invite: bytes) -> None:
-        """An invite that we were not there to hear of, by an operator whom we know."""
+        """An invite that we were not there to hear of, by an operator whose keys of that time we know; he may be away now."""
         found = parse_order(invite)
         credentials = self._ports.credentials_of(found.kid)
         if credentials is None:

@@ -63,6 +63,7 @@ class SeatParts:
     sign: Callable[[bytes], bytes] = field(repr=False)  # by our identity key; blocks
     heads: Callable[[tuple[NodeId, ...]], tuple[ClosingCheckpoint, ...]]
     log_ends: Callable[[tuple[NodeId, ...]], dict[LogName, LogEnd]] = field(default=lambda _nodes: {})
+    credentials_of: Callable[[bytes], Credentials | None] = field(default=lambda _kid: None)  # by kid, as a log shows them
 
 
 class Seat:
@@ -233,7 +234,7 @@ class Seat:
         return tuple(one for one in found if len(one.lineage) - 1 == newest)
 
     def _credentials_of(self, kid: bytes) -> Credentials | None:
-        """Of a linked peer, or our own."""
+        """Our own, of a linked peer, or of somebody who is away: as an order that we hold or an audit log has shown them."""
         own = self.engine.identity
         if own.kid == kid:
             return own.credentials
@@ -241,7 +242,8 @@ class Seat:
             peer = self.engine.verified_peer(node_id)
             if peer is not None and peer.kid == kid:
                 return Credentials(peer.endorsement.raw, peer.certificate.der)
-        return None
+        held = (one for order in self.ledger.orders.held.values() for one in order.signed.signatures)
+        return next((one.credentials for one in held if one.kid == kid), None) or self.parts.credentials_of(kid)
 
     # --- our own certificate ----------------------------------------------------------------------------------------
 
