@@ -1,4 +1,4 @@
-"""What goes into a backup of a node, and how a node comes back from one.
+"""What goes into a backup of a node.
 
 Never in it: the founding key, shares of the mesh key and what is prepared for them, what a signer has promised, keys of a
 start. A running node may be backed up: each small file is replaced in one step, so they are read until two rounds find the
@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from audit.store import AuditStore
 from overlay.app.identity import Membership, load_membership
@@ -22,29 +22,25 @@ from overlay.core.authority.succession import AuthorityChain
 from overlay.core.certificates import VerifiedCertificate, leaf_of_any_time
 from overlay.core.trust_update import unpack_trust
 from overlay.errors import HostLacks, OverlayError, Refused, StateDamaged, UsageError
-from overlay.store.backup import CHECKED, KEPT, TEXTS, BackupReader, Manifest, write_backup
+from overlay.store.backup import CHECKED, TEXTS, Manifest, write_backup
 from overlay.store.files import FILE_MAX, damaged, replacing
 from overlay.store.identity import load_identity
 from overlay.store.peers import load_peers
-from overlay.store.restored import load_count, save_count
+from overlay.store.restored import load_count
 from overlay.store.sealed_file import COST, SealedWriter
 from overlay.store.state import (
     AUDIT_STORE,
     AUTHORITY,
     CERTIFICATE,
-    FORMAT_FILE,
     FOUNDING_KEY,
     ORDERS,
     PEERS,
-    RESTORED,
-    SETTINGS,
     TRUST,
     StateFolder,
-    check_free,
 )
 
 ROUNDS: Final = 50  # until two find the same: a node writes a few files a minute, and a round takes milliseconds
-_DISK: Final = "look at the disk, its space and its permissions"
+LOOK_AT_DISK: Final = "look at the disk, its space and its permissions"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +55,6 @@ class Facts:
     counted: int
 
 
-# --- making one -------------------------------------------------------------------------------------------------------
-
-
 def make_backup(
     state: Path, target: Path, passphrase: bytes, at: datetime, *, overwrite: bool = False, cost: int = COST
 ) -> Manifest:
@@ -74,7 +67,7 @@ def make_backup(
     """
     check_target(target, overwrite=overwrite)
     with StateFolder.open(state, exclusive=False) as folder:
-        facts, contents = _moment(folder, at)
+        facts, contents = read_moment(folder, at)
         with _copy_of_logs(folder) as (audit, last_log):
             sizes = {name: len(data) for name, data in contents.items()}
             if audit is not None:
@@ -118,10 +111,10 @@ def _write(
     except FileExistsError:
         raise _there_already(target) from None
     except OSError as error:
-        raise HostLacks(f"cannot write {target}: {error.strerror}", hint=_DISK) from None
+        raise HostLacks(f"cannot write {target}: {error.strerror}", hint=LOOK_AT_DISK) from None
 
 
-def _moment(folder: StateFolder, at: datetime) -> tuple[Facts, dict[str, bytes]]:
+def read_moment(folder: StateFolder, at: datetime) -> tuple[Facts, dict[str, bytes]]:
     """What all files held at one moment; raises StateDamaged."""
     for _ in range(ROUNDS):
         contents = _read(folder)
@@ -200,57 +193,3 @@ def _copy_of_logs(folder: StateFolder) -> Iterator[tuple[Path | None, int]]:
         finally:
             store.close()
         yield Path(beside) / AUDIT_STORE, last
-
-
-# --- coming back ------------------------------------------------------------------------------------------------------
-
-
-def restore_backup(source: BinaryIO, state: Path, passphrase: bytes, at: datetime, *, dry_run: bool = False) -> Manifest:
-    """Make the folder of the node anew; blocks. All of the file is checked before anything is written.
-
-    What the node numbers by itself goes on from a number that it cannot have used since: see `overlay.store.restored`.
-
-    Raises:
-        UsageError: something is in the folder already, or the file is no backup.
-        CheckFailed: the passphrase is wrong, or the file was cut or changed.
-        HostLacks: the disk does not take it; nothing is left of what was written.
-    """
-    check_free(state)
-    reader = BackupReader(source, passphrase)
-    reader.check()
-    if dry_run:
-        return reader.manifest
-    with StateFolder.create(state) as folder:
-        own_settings = folder.file(SETTINGS).exists()
-        try:
-            _fill(folder, reader, at, own_settings=own_settings)
-        except BaseException:
-            for name in {*KEPT, RESTORED, FORMAT_FILE} - ({SETTINGS} if own_settings else set()):
-                folder.file(name).unlink(missing_ok=True)
-            raise
-    return reader.manifest
-
-
-def _fill(folder: StateFolder, reader: BackupReader, at: datetime, *, own_settings: bool) -> None:
-    """The identity comes last: a folder that is not whole runs nobody."""
-    save_count(folder, max(int(at.timestamp()), reader.manifest.counted + 1))
-    waiting: dict[str, bytes] = {}
-    for name, pieces in reader.files():
-        if name == AUDIT_STORE:
-            _write_store(folder, pieces)
-        else:
-            waiting[name] = b"".join(pieces)
-    for name in reversed([name for name in KEPT if name in waiting]):
-        if name in CHECKED:
-            folder.write(name, waiting[name])
-        elif name != SETTINGS or not own_settings:
-            folder.write_text(name, waiting[name].decode("utf-8", "replace"))
-
-
-def _write_store(folder: StateFolder, pieces: Iterator[bytes]) -> None:
-    try:
-        with replacing(folder.file(AUDIT_STORE)) as file:
-            for piece in pieces:
-                file.write(piece)
-    except OSError as error:
-        raise HostLacks(f"cannot write {folder.file(AUDIT_STORE)}: {error.strerror}", hint=_DISK) from None

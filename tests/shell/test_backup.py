@@ -1,8 +1,6 @@
 """A node that comes back from a backup, among real nodes: no second story under its key, and nothing that only one may hold."""
 
-import json
 import shutil
-import threading
 from datetime import datetime, timedelta
 from io import BytesIO
 from pathlib import Path
@@ -14,22 +12,28 @@ from audit.bodies import LogOpen
 from audit.entry import Entry
 from audit.store import AuditStore
 from audit.verify import verify_store
-from overlay.app.backup import make_backup, restore_backup
+from overlay.app.api import EntryReceipt
+from overlay.app.backup import make_backup, read_moment
+from overlay.app.restore import restore_backup
 from overlay.core.certificates import Root
 from overlay.errors import CheckFailed, HostLacks, Refused, StateDamaged, UsageError
 from overlay.events import AuthorityAlarm, AuthorityChanged, ChainRejected
 from overlay.net.system import wall_clock
 from overlay.registry import EntryType, Reason
 from overlay.store.backup import KEPT, Manifest
-from overlay.store.membership import load_certificate, load_mesh, save_certificate
+from overlay.store.clock import load_floor, raise_floor
+from overlay.store.membership import load_mesh
 from overlay.store.restored import load_count
+from overlay.store.sealed_file import CHUNK
 from overlay.store.state import (
     AUDIT_STORE,
     BINDINGS,
     CERTIFICATE,
+    CLOCK_FLOOR,
     FOUNDING_KEY,
     IDENTITY_SEED,
     LOCK_FILE,
+    MEMBERS,
     PEERS,
     SESSION_KEYS,
     SETTINGS,
@@ -66,6 +70,14 @@ def restored(data: bytes, path: Path) -> Manifest:
 
 async def in_thread(path: Path) -> bytes:
     return await trio.to_thread.run_sync(backed_up, path)
+
+
+async def told(one: Running, number: int) -> EntryReceipt:
+    """An entry that its peers have taken."""
+    entry = await one.node.audit.append("count", number)
+    with trio.fail_after(PATIENCE):
+        await one.node.audit.wait_replicated(entry)
+    return entry
 
 
 def openings(path: Path, name: str) -> list[LogOpen]:
@@ -115,23 +127,22 @@ async def test_a_restored_node_begins_a_new_log_and_its_peers_take_it_though_the
     async with opened(path) as alice:
         async with opened(bobs, alice) as bob:
             await met(alice, bob)
-            await bob.node.audit.wait_replicated(await bob.node.audit.append("count", 1))
+            await told(bob, 1)
             await bob.node.publish("news", b"before")
             data = await in_thread(bobs)
-            old = await bob.node.audit.append("count", 2)
-            await bob.node.audit.wait_replicated(old)
+            old = await told(bob, 2)
             await bob.node.publish("news", b"after")
         shutil.rmtree(bobs)
         restored(data, bobs)
         async with opened(bobs, alice) as bob:
             await met(alice, bob)
-            await bob.node.audit.wait_replicated(await bob.node.audit.append("count", 4))
+            await told(bob, 4)
             await bob.node.publish("news", b"again")
             await until(lambda: size_of(bobs, old.log_id) > old.seq)  # it learns what it wrote
             assert not forks(alice, bob)
         async with opened(bobs, alice) as bob:  # a later start goes on with the new log
             await met(alice, bob)
-            await bob.node.audit.wait_replicated(await bob.node.audit.append("count", 5))
+            await told(bob, 5)
             assert not forks(alice, bob)
     for folder in (path, bobs):
         verify_store(folder / AUDIT_STORE, root_of(folder)).demand()
@@ -171,11 +182,11 @@ async def test_a_node_that_never_ran_before_its_backup_does_not_begin_its_first_
     async with opened(path) as alice:
         async with opened(bobs, alice) as bob:
             await met(alice, bob)
-            await bob.node.audit.wait_replicated(await bob.node.audit.append("count", 1))
+            await told(bob, 1)
         restored(data, tmp_path / "again")
         async with opened(tmp_path / "again", alice) as bob:
             await met(alice, bob)
-            await bob.node.audit.wait_replicated(await bob.node.audit.append("count", 2))
+            await told(bob, 2)
             assert not forks(alice, bob)
     assert [opening.k > 0 for opening in openings(path, "bob")] == [False, True]
     verify_store(path / AUDIT_STORE, root_of(path)).demand()
@@ -295,36 +306,26 @@ async def test_a_backup_of_a_node_that_writes_without_pause_is_whole(tmp_path: P
     assert not list(path.glob(".backup-*"))
 
 
+class Restless(StateFolder):
+    """Changes two files, after the first of them was read and before the second is."""
+
+    changes = 0
+
+    def read(self, name: str) -> bytes | None:
+        if name == MEMBERS and self.changes < 3:
+            self.changes += 1
+            raise_floor(self, wall_clock() + timedelta(days=self.changes))
+            self.write_text(SETTINGS, f"# {self.changes}\n")
+        return super().read(name)
+
+
 def test_files_that_change_while_they_are_read_are_read_again(tmp_path: Path) -> None:
-    """A pair of files that are always changed together is in the backup as it stood at one moment."""
-    path = founded(tmp_path)
-    with StateFolder.open(path, exclusive=True) as folder:
-        stored = load_certificate(folder)
-        assert stored is not None
-        done, peers = threading.Event(), '{"format": 1, "peers": {}, "at": %d}'
-
-        def change() -> None:
-            number = 0
-            while not done.wait(0.02):
-                number += 1
-                save_certificate(folder, stored)
-                folder.write_text(SETTINGS, f"# {number}\n")
-                folder.write_text(PEERS, peers % number)
-
-        folder.write_text(SETTINGS, "# 0\n")
-        folder.write_text(PEERS, peers % 0)
-        writer = threading.Thread(target=change)
-        writer.start()
-        try:
-            found = [backed_up(path) for _ in range(5)]
-        finally:
-            done.set()
-            writer.join()
-    for number, data in enumerate(found):
-        restored(data, tmp_path / f"r{number}")
-        settings = (tmp_path / f"r{number}" / SETTINGS).read_text()
-        known = json.loads((tmp_path / f"r{number}" / PEERS).read_text())
-        assert int(settings.removeprefix("# ")) - known["at"] in {0, 1}
+    with Restless.open(founded(tmp_path), exclusive=True) as folder:
+        _, contents = read_moment(folder, wall_clock())
+        floor = load_floor(folder)
+        assert folder.changes == 3 and floor is not None
+        assert int(floor.timestamp()).to_bytes(4, "big") in contents[CLOCK_FLOOR]
+        assert contents[SETTINGS] == b"# 3\n"
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
@@ -357,6 +358,16 @@ def test_of_a_file_that_was_cut_nothing_is_used(tmp_path: Path, left: int) -> No
     assert not (tmp_path / "again").exists()
 
 
+def test_of_a_file_whose_last_byte_was_changed_nothing_is_used(tmp_path: Path) -> None:
+    path = founded(tmp_path)
+    (path / SETTINGS).write_text("# " + "x" * 2 * CHUNK + "\n")
+    data = bytearray(backed_up(path))
+    data[-1] ^= 1
+    with pytest.raises(CheckFailed, match="cut short or changed"):
+        restored(bytes(data), tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
 def test_a_wrong_passphrase_changes_nothing(tmp_path: Path) -> None:
     data = backed_up(founded(tmp_path))
     with pytest.raises(CheckFailed, match="the passphrase is wrong"):
@@ -375,27 +386,31 @@ def test_a_dry_run_reads_all_and_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "again").exists()
 
 
-def test_a_restore_that_fails_half_way_leaves_no_identity_behind(tmp_path: Path) -> None:
-    data = backed_up(founded(tmp_path))
-    again = tmp_path / "again"
-    again.mkdir(mode=0o700)
-    (again / f".{CERTIFICATE}.new").mkdir()  # in the way of one of the last files
-    with pytest.raises(UsageError, match="is not empty"):
-        restored(data, again)
-    (again / f".{CERTIFICATE}.new").rename(tmp_path / "aside")
+class Obstacle(BytesIO):
+    """A backup that puts something in the way when it is read for the second time, beyond its first two chunks."""
 
-    class Disk(BytesIO):
-        """Puts the obstacle there when the file is read for the second time."""
+    way: Path
+    reads = -1000
 
-        rounds = 0
+    def seek(self, *where: int) -> int:
+        self.reads = 0
+        return super().seek(*where)
 
-        def seek(self, *where: int) -> int:
-            (tmp_path / "aside").rename(again / f".{CERTIFICATE}.new")
-            return super().seek(*where)
+    def read(self, size: int | None = -1) -> bytes:
+        self.reads += 1
+        if self.reads == 3:
+            self.way.mkdir()
+        return super().read(size)
 
-    with pytest.raises((HostLacks, UsageError)):
-        restore_backup(Disk(data), again, PASSPHRASE, wall_clock())
-    assert set(files_of(again)) <= {LOCK_FILE}
+
+def test_a_restore_that_fails_half_way_leaves_nothing_behind(tmp_path: Path) -> None:
+    path, again = founded(tmp_path), tmp_path / "again"
+    (path / SETTINGS).write_text("# " + "x" * 4 * CHUNK + "\n")
+    source = Obstacle(backed_up(path))
+    source.way = again / f".{CERTIFICATE}.new"
+    with pytest.raises(HostLacks, match="cannot write"):
+        restore_backup(source, again, PASSPHRASE, wall_clock())
+    assert {one.name for one in again.iterdir()} == {LOCK_FILE, source.way.name}
 
 
 def test_no_backup_is_made_of_a_damaged_folder_or_of_no_member(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from typing import Any, Final
 
 import click
 
-from overlay.app.backup import check_target, make_backup, restore_backup
+from overlay.app.backup import check_target, make_backup
 from overlay.app.cli.common import Invocation, standard_options
 from overlay.app.output import note, plain, say, say_json
+from overlay.app.restore import restore_backup
 from overlay.core.keys import base32
 from overlay.errors import UsageError
 from overlay.net.system import wall_clock
