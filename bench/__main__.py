@@ -34,6 +34,8 @@ ROWS: dict[str, Callable[[int], Awaitable[list[Row]]]] = {
     "signing_ms": authority.linked,
     "key_generation_ms": authority.generation,
     "key_generation_16_ms": authority.generation,
+    "revocation_20_nodes_ms": authority.revocation,
+    "join_swtpm_s": authority.joining,
 }
 
 

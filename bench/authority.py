@@ -1,20 +1,39 @@
-"""Rows about the authority: one signer's work, a signature of 4 of 5 over links, key generation, all of it in one process."""
+"""Rows about the authority: one signer's work, a signature of 4 of 5 over links, key generation, a revocation, a join.
+
+All in one process, but for who joins.
+"""
 
 import secrets
+import sys
+import tempfile
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from statistics import median
 
 import nacl.bindings
 import trio
 
+import overlay
 from bench.row import Row, row
+from overlay.app.enrol import found_mesh
+from overlay.app.lab.machine import NODE, clean_environment
+from overlay.app.lab.processes import Child, start
+from overlay.app.lab.tpms import SoftwareTpm, start_tpm
+from overlay.app.tpm import missing
 from overlay.core.authority.frost import Commitment, Nonces, aggregate, commit, sign, verify_share
 from overlay.core.authority.group import BASE, WIDE_SIZE, Scalar
 from overlay.core.authority.key_generation import KeyGeneration, KeyPlan
 from overlay.core.authority.record_requests import AuthorityTest
 from overlay.core.authority.sharing import GroupKey, Share, split
 from overlay.core.keys import Ed25519Signer, MeshId, NodeId
+from overlay.core.policy import Policy
+from overlay.errors import HostLacks
+from overlay.events import NodeEvent, PeerDown, PeerUp, RevocationsChanged
 from overlay.net.system import SystemChance
+from overlay.store.state import StateFolder
 from overlay.testing import mesh
 
 THRESHOLD, MEMBERS = 4, 5
@@ -122,3 +141,143 @@ def _generate(threshold: int, count: int) -> float:
     took = (time.perf_counter() - began) * 1000
     assert all(machine.result is not None for machine in machines.values())
     return took
+
+
+# --- a revocation ---------------------------------------------------------------------------------------------------
+
+CROWD = 20
+GONE_WITHIN = 30.0  # seconds, to give up
+QUIET = 2.0  # seconds: what the new links have to tell each other is told
+
+
+class Farewell:
+    """When the list came to each node, and when each of the others lost its last link to the one that is revoked."""
+
+    def __init__(self, victim: str, others: Sequence[str]) -> None:
+        self._victim = victim
+        self._others = frozenset(others)
+        self._listed: dict[str, float] = {}
+        self._closed: dict[str, float] = {}
+        self._done = trio.Event()
+
+    def take(self, name: str, event: NodeEvent) -> None:
+        """An event of the node of that name."""
+        match event:
+            case RevocationsChanged() if self._victim in event.nodes:
+                self._listed[name] = time.perf_counter()
+            case PeerDown() if event.node == self._victim:
+                self._closed[name] = time.perf_counter()
+            case PeerUp() if event.node == self._victim:  # came back to one who does not know yet
+                self._closed.pop(name, None)
+        if self._others <= self._listed.keys() & self._closed.keys():
+            self._done.set()
+
+    async def took(self) -> float:
+        """Milliseconds from the list's first arrival anywhere to the last closed link."""
+        with trio.fail_after(GONE_WITHIN):
+            await self._done.wait()
+        return (max(self._closed[name] for name in self._others) - min(self._listed.values())) * 1000
+
+
+async def revocation(runs: int) -> list[Row]:
+    """Twenty nodes, each linked to all others; the founder, who is operator and signer, revokes one. A mesh for each run."""
+    return [row("revocation_20_nodes_ms", "ms", [await _revoke_one() for _ in range(runs)])]
+
+
+async def _revoke_one() -> float:
+    async with mesh(*(f"node{number}" for number in range(CROWD))) as (founder, *members):
+        victim = members[-1]
+        others = [founder, *members[:-1]]
+        farewell = Farewell(str(victim.node_id), [node.name for node in others])
+        await trio.sleep(QUIET)
+        for node in (*others, victim):
+            assert len(node.peers) == CROWD - 1
+            node.engine.observe(partial(farewell.take, node.name))
+        await founder.authority.revoke([victim.name], reason="key-compromise")
+        return await farewell.took()
+
+
+# --- a join ---------------------------------------------------------------------------------------------------------
+
+JOINER = "bob"
+JOINED_WITHIN = 60.0  # seconds, to give up
+
+
+async def joining(runs: int) -> list[Row]:
+    """`overlay join`, then `overlay run`, of a node with a TPM of its own, until the founder admits it; a mesh for each run."""
+    if (lacks := missing()) is not None:
+        raise HostLacks(lacks)
+    with tempfile.TemporaryDirectory(prefix="ob-") as bytecode:
+        env = {name: value for name, value in clean_environment().items() if name != "PYTHONDONTWRITEBYTECODE"}
+        env["PYTHONPYCACHEPREFIX"] = bytecode
+        await _join_one(env)  # not measured: from here on the modules are compiled, as pip leaves them when it installs
+        return [row("join_swtpm_s", "s", [await _join_one(env) for _ in range(runs)])]
+
+
+async def _join_one(env: Mapping[str, str]) -> float:
+    with tempfile.TemporaryDirectory(prefix="ob-") as name:
+        path = Path(name)
+        tpm = await start_tpm(path / "tpm")
+        try:
+            await trio.to_thread.run_sync(_found, path / "alice")
+            config = overlay.Config(listen=("127.0.0.1", 0), mdns=False, evidence="software")
+            async with overlay.open_node(path / "alice", config=config) as alice:
+                report = await alice.authority.invite(addresses=[f"127.0.0.1:{alice.port}"])
+                admitted = Admission()
+                alice.engine.observe(admitted.take)
+                with trio.fail_after(JOINED_WITHIN):
+                    return await _admit(Joiner(path, env), str(report.fields["token"]), tpm, admitted)
+        finally:
+            await tpm.child.end()
+
+
+def _found(folder: Path) -> None:
+    with StateFolder.create(folder) as alice:
+        found_mesh(alice, "alice", "bench", Policy.default(), None)
+
+
+class Admission:
+    """When a node admitted the joiner."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+        self.evidence = ""
+        self.done = trio.Event()
+
+    def take(self, event: NodeEvent) -> None:
+        """An event of the node that admits."""
+        if isinstance(event, PeerUp) and event.name == JOINER and not self.done.is_set():
+            self.at, self.evidence = time.perf_counter(), event.evidence
+            self.done.set()
+
+
+@dataclass(frozen=True, slots=True)
+class Joiner:
+    """Who joins, by the commands that a user gives."""
+
+    path: Path
+    env: Mapping[str, str]
+
+    def command(self, command: str, *words: str) -> Child:
+        """`overlay` with its state folder."""
+        argv = [sys.executable, "-m", NODE, "--state", str(self.path / JOINER), command, *words]
+        return start(argv, name=command, folder=self.path, env=self.env, read_output=False)
+
+
+async def _admit(joiner: Joiner, token: str, tpm: SoftwareTpm, admitted: Admission) -> float:
+    """Seconds from the first command to the open link."""
+    own = ("--evidence", "tpm", "--tcti", tpm.tcti, "--no-mdns")
+    began = time.perf_counter()
+    child = joiner.command("join", token, "--name", JOINER, *own)
+    try:
+        if await child.wait():
+            raise RuntimeError(child.log.read_text())
+        child = joiner.command("run", "--listen", "127.0.0.1:0", *own)
+        await admitted.done.wait()
+    except trio.Cancelled:
+        sys.stderr.write(child.log.read_text())
+        raise
+    finally:
+        await child.end()
+    assert admitted.evidence == "tpm"
+    return admitted.at - began
