@@ -242,6 +242,15 @@ async def test_a_restored_node_whose_certificate_was_renewed_since_is_a_clone_un
             assert not forks(alice, bob)
 
 
+async def test_a_restored_node_joins_no_other_mesh(tmp_path: Path) -> None:
+    restored(backed_up(founded(tmp_path)), tmp_path / "again")
+    before = files_of(tmp_path / "again")
+    async with opened(founded(tmp_path, "eve", mesh="other")) as eve:
+        with pytest.raises(UsageError, match="belongs to a mesh already"):
+            await join(tmp_path / "again", await token_of(eve), name="alice")
+    assert files_of(tmp_path / "again") == before
+
+
 async def test_a_signer_comes_back_without_its_share_and_the_others_repair_it(tmp_path: Path) -> None:
     path = founded(tmp_path)
     names = ("alice", "bob", "carol")

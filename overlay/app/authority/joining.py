@@ -303,7 +303,8 @@ async def join_mesh(
         Refused, JoinOver, PeerUnreachable: see `join`.
         OverlayError: the TPM fails.
     """
-    if load_mesh(folder) is not None and not load_count(folder):
+    mesh = load_mesh(folder)
+    if mesh is not None and not (load_count(folder) and mesh.root.mesh_id == token.mesh_id):
         raise UsageError(f"{folder.path} belongs to a mesh already", hint="choose another folder with --state")
     if name is not None and not is_name(name):
         raise UsageError(f"{name!r} is not a name for a node", hint="1 to 63 of a-z, 0-9 and inner hyphens")

@@ -104,10 +104,10 @@ def _absent(made: Manifest) -> dict[str, str]:
     found = {}
     if made.is_tpm:
         found["the identity key"] = (
-            "it stays in its TPM; on another machine join as a new node, then `overlay replace OLD NEW` on an operator's node"
+            "it stays in its TPM; elsewhere join as a new node, then an operator: `overlay replace OLD NEW`"
         )
     if made.is_founder:
-        found["the founding key"] = "it is never copied; without this machine nobody is admitted: run `overlay ca distribute`"
+        found["the founding key"] = "it is never copied, and without it the mesh ends: run `overlay ca distribute`"
     if made.is_signer:
         found["the share of the mesh key"] = "the others repair it: after a restore run `overlay ca repair`"
     found["publications on topics"] = "the others keep them for a day and send them again"
@@ -120,12 +120,10 @@ def _steps(made: Manifest) -> list[str]:
     if made.is_tpm:
         found.append("it starts on the machine with its TPM only")
     found.append("overlay run; it begins a new audit log, which names the end of the old one")
-    found.append(
-        f"its certificate ends on {made.certificate_ends:%Y-%m-%d %H:%M} UTC, and cannot be renewed if that was done after"
-        " the backup; then, with this node stopped:"
-    )
+    ends = f"{made.certificate_ends:%Y-%m-%d %H:%M} UTC"
+    found.append(f"its certificate is good until {ends}; once it has ended, or if it was renewed after the backup,")
     roles = "".join(f" --role {role}" for role in made.roles)
-    found.append(f"overlay invite --name {made.name}{roles}, on the node of an operator, and overlay join TOKEN here")
+    found.append(f"stop this node; an operator: overlay invite --name {made.name}{roles}; here: overlay join TOKEN")
     if made.is_signer:
         found.append("overlay ca repair, when it is linked to the other signers")
     return found
