@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.architecture.tree import ROOT
 
 PAGE = ROOT / "docs" / "protocol" / "security.md"
-SCENES = ROOT / "overlay" / "app" / "lab" / "scenes"
+LAB = ROOT / "overlay" / "app" / "lab"
 HEADER = "| attacker | promise | test |"
 NAMED = re.compile(r"`([^`]+)`")
 
@@ -47,6 +47,7 @@ def functions(body: list[ast.stmt]) -> set[str]:
 def exists(name: str) -> bool:
     """Whether that test or scene exists."""
     if name.startswith("scene "):
-        return (SCENES / f"{name.removeprefix('scene ').replace('-', '_')}.py").is_file()
+        file = f"{name.removeprefix('scene ').replace('-', '_')}.py"
+        return any((LAB / folder / file).is_file() for folder in ("scenes", "acts"))
     path, _, function = name.partition("::")
     return (ROOT / path).is_file() and function.partition("[")[0] in tests_of(ROOT / path)
