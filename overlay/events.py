@@ -212,6 +212,18 @@ class AuthorityChanged(NodeEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QuarantineBegan(NodeEvent):
+    """This node is in quarantine, by an operator's order: it stays out of everything until then."""
+
+    until: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuarantineEnded(NodeEvent):
+    """The quarantine of this node is over: it looks for its peers again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorityAlarm(NodeEvent):
     """Somebody who signs or orders has done what no honest one does, or something ends soon."""
 

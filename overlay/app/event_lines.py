@@ -1,5 +1,7 @@
 """An event of a node as one line for people."""
 
+from datetime import datetime
+
 from overlay.events import (
     AuthorityAlarm,
     AuthorityChanged,
@@ -19,6 +21,8 @@ from overlay.events import (
     PeerUp,
     PeerWarning,
     PolicyChanged,
+    QuarantineBegan,
+    QuarantineEnded,
     RevocationsChanged,
     TrustLost,
 )
@@ -73,6 +77,11 @@ def _describe_rest(event: NodeEvent) -> str:
         case EvidenceFailed() | FinderFailed():
             what = "no evidence" if isinstance(event, EvidenceFailed) else "cannot look for peers"
             return f"{what}: {event.detail}" + (f" ({event.hint})" if event.hint else "")
+        case QuarantineBegan():
+            until = f"{datetime.fromisoformat(event.until):%Y-%m-%d %H:%M} UTC"
+            return f"this node is in quarantine until {until}: it stays out of everything, and comes back by itself"
+        case QuarantineEnded():
+            return "the quarantine of this node is over"
         case ChainRejected():
             return f"{event.name} sent a log that does not hold: {_why(event.reason, event.detail)}"
         case PeerWarning():

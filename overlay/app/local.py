@@ -100,7 +100,7 @@ class LocalNode:
         """The same, without waiting."""
         own = self.engine.identity.verified
         founding = [FOUNDING_KEY_WARNING] if self.seat.ledger.chain.newest.number == 0 else []
-        warnings = [*founding, *self._warnings(), *self.audit.warnings]
+        warnings = [*founding, *self.seat.warnings, *self._warnings(), *self.audit.warnings]
         if self.engine.evidence_warning:
             warnings.append(f"no evidence can be made: {self.engine.evidence_warning}")
         return NodeStatistics(

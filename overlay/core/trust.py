@@ -224,6 +224,11 @@ class TrustSet:
             found += [against.keys.get(one) for one in hashes]
         return min((mark for mark in found if mark is not None), default=None)
 
+    def quarantine_end(self, node_id: NodeId, at: datetime) -> datetime | None:
+        """Until when a node is in quarantine; None if it is not."""
+        until = self._ends.get(node_id)
+        return until if until is not None and at < until else None
+
     def revocation_of(self, node_id: NodeId) -> Mark | None:
         """Since when and why a node is revoked by its id, as in a log that it wrote."""
         return self.revocations.nodes.get(node_id)

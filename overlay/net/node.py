@@ -139,7 +139,10 @@ class Node:
             owner=self, times=parts.attest, chance=parts.chance,
         )
         self._peers_changed = trio.Event()
-        self.pool = Pool(own_id=parts.identity.node_id, owner=self, nursery=nursery, fraction=parts.chance.fraction)
+        self.pool = Pool(
+            own_id=parts.identity.node_id, owner=self, nursery=nursery, fraction=parts.chance.fraction,
+            rests=lambda: self.kept_out_until is not None,
+        )
         keeper = parts.trust_keeper
         self.guests = GuestRoom(
             load=self.pool.load, entrance=lambda: self.entrance(parts.tag), nursery=nursery,
@@ -154,6 +157,11 @@ class Node:
     def identity(self) -> LocalIdentity:
         """The credentials in force, and their keys."""
         return self._attester.identity
+
+    @property
+    def kept_out_until(self) -> datetime | None:
+        """Until when this node is in quarantine, as far as it knows: it dials nobody and takes nobody in. None if it is not."""
+        return self.parts.trust().quarantine_end(self.identity.node_id, self.parts.calendar())
 
     @property
     def evidence_warning(self) -> str:
@@ -222,6 +230,10 @@ class Node:
 
     def _enter(self, stream: trio.SocketStream, address: Address, place: int, mode: int) -> None:
         """Members go to the pool, guests to their room; the session judges the mode once more."""
+        if self.kept_out_until is not None:
+            self.pool.load.closed(place)
+            stream.socket.close()
+            return
         enter = self.guests.enter if mode in (Mode.JOIN, Mode.RENEW) else self.pool.enter
         enter(stream, address, place)
 
@@ -518,7 +530,11 @@ class Node:
     def trust_moved(self) -> None:
         """Judge everybody anew, those who are not open yet, too: who is trusted no more is gone when this returns."""
         trust, at = self.parts.trust(), self.parts.calendar()
+        kept_out = self.kept_out_until is not None
         for link in self.pool.all_links:
+            if kept_out:
+                link.close(Reason.QUARANTINED)
+                continue
             peer = link.session.peer
             if peer is None:
                 continue

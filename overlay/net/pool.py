@@ -71,7 +71,11 @@ class Target:
 class Pool:
     """The links of one node."""
 
-    def __init__(self, *, own_id: NodeId, owner: PoolOwner, nursery: trio.Nursery, fraction: Callable[[], float]) -> None:
+    def __init__(
+        self, *, own_id: NodeId, owner: PoolOwner, nursery: trio.Nursery, fraction: Callable[[], float],
+        rests: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """While it `rests` nobody is dialled."""
         self.links: dict[NodeId, Link] = {}
         self.load = Load()
         self._all: set[Link] = set()
@@ -88,6 +92,7 @@ class Pool:
         self._owner = owner
         self._nursery = nursery
         self._fraction = fraction
+        self._rests = rests
         self._closing = False
         self._shrunk = trio.Event()
         self._moved = trio.Event()
@@ -165,7 +170,9 @@ class Pool:
     async def _keep_dialling(self, key: object, target: Target) -> None:
         await _pause(target, dial_delay(self._own_id, target.node_id) + 0.25 * self._fraction())
         while not self._closing:
-            if self._link_to(target) is None:
+            if self._rests():
+                target.backoff = Backoff()
+            elif self._link_to(target) is None:
                 self._judge(target, await self._dial(target))
             if target.node_id == self._own_id or (target.node_id is None and target.failures >= limits.STRANGER_TRIES):
                 break

@@ -125,3 +125,22 @@ async def test_nobody_answers_a_joiner_and_it_says_how_to_go_on(tmp_path: Path) 
         token = await token_of(alice, process)
     result = await Machine(tmp_path / "bob", QUIET).overlay("join", token, "--wait", "1", *SOFTWARE, code=1)
     assert "nobody answers at 127.0.0.1" in result.errors and "overlay invite --address" in result.errors
+
+
+async def test_a_node_in_quarantine_starts_again_says_so_and_stays_out(tmp_path: Path) -> None:
+    async with founder(tmp_path) as (alice, process):
+        bob = Machine(tmp_path / "bob", QUIET)
+        await bob.overlay("join", await token_of(alice, process), "--name", "bob", *SOFTWARE)
+        seed = "--seed", f"127.0.0.1:{process.port}"
+        async with bob.running(*seed) as running:
+            await process.wait(lambda event: event["event"] == "peer-up" and event["name"] == "bob")
+            await alice.overlay("quarantine", "bob")
+            began = await running.wait(lambda event: event["event"] == "quarantine-began")
+            await bob.overlay("stop")
+        at_rest = await bob.overlay("status", code=3)
+        assert "quarantine   until" in at_rest.output and "stays out until then" in at_rest.output
+        async with bob.running(*seed) as running:
+            again = await running.wait(lambda event: event["event"] == "quarantine-began")
+            assert again["until"] == began["until"]
+            status = (await bob.overlay("status", "--json")).json
+            assert status["links"] == [] and any("in quarantine until" in one for one in status["warnings"])

@@ -11,16 +11,29 @@ import trio
 from overlay.app.compose import Assembly
 from overlay.core.authority.order_bodies import Quarantine, Revoke
 from overlay.core.keys import NodeId
+from overlay.core.mesh.found import Candidate
 from overlay.core.revocation_profile import RevocationReason
 from overlay.core.trust_update import TrustUpdate
 from overlay.errors import NotAllowed, PeerUnreachable, Refused, UsageError
-from overlay.events import AuthorityAlarm, LinkRefused, OrderTaken, PeerDown, PeerUp, RevocationsChanged, TrustLost
+from overlay.events import (
+    AuthorityAlarm,
+    LinkRefused,
+    OrderTaken,
+    PeerDown,
+    PeerUp,
+    QuarantineBegan,
+    QuarantineEnded,
+    RevocationsChanged,
+    TrustLost,
+)
 from overlay.net.system import wall_clock
 from overlay.registry import FrameType, Reason
+from overlay.store.state import TRUST
 from tests.shell.authority_kit import (
     DAY,
     HOUR,
     Running,
+    Visitor,
     admitted,
     founded,
     join,
@@ -212,11 +225,75 @@ async def test_a_node_in_quarantine_is_kept_out_everywhere_and_comes_back_when_i
             assert (await one.heard(TrustLost)).reason is Reason.QUARANTINED
     async with opened(path) as alice:  # it survives a restart
         assert (await alice.node.authority.status()).fields["quarantined"] == [str(carol.node.node_id)]
+        (carols / TRUST).unlink()  # a thief's node would not stay out by itself
         assert await kept_out(carols, alice) is Reason.QUARANTINED
     for folder in (path, carols):
         set_calendar(folder, wall_clock() + DAY + HOUR)
     async with linked(path, carols) as (alice, _):
         assert (await alice.node.authority.status()).fields["quarantined"] == []
+
+
+async def quarantined(alice: Running, bob: Running, life: timedelta = DAY) -> str:
+    """Alice keeps bob out for that long; bob hears of it."""
+    number = alice.node.seat.ledger.orders.next_number(alice.node.node_id)
+    order = order_of(alice.node, Quarantine(bob.node.node_id), number=number, life=life)
+    assert alice.node.seat.keeper.take_order(signed_by(alice.node, order)).counts
+    return order.not_after.isoformat()
+
+
+async def test_a_node_that_knows_of_its_quarantine_starts_says_so_and_stays_out(tmp_path: Path) -> None:
+    path = founded(tmp_path)
+    bobs = admitted(path, "bob")
+    async with linked(path, bobs) as (alice, bob):
+        until_when = await quarantined(alice, bob)
+        assert (await bob.heard(QuarantineBegan)).until == until_when
+        await parted(bob.node, "alice")
+    async with opened(path) as alice, opened(bobs, alice) as bob, opened(admitted(path, "carol"), bob) as carol:
+        assert (await bob.heard(QuarantineBegan)).until == until_when
+        [warning] = [one for one in bob.node.statistics().warnings if "quarantine" in one]
+        assert "stays out of everything" in warning
+        alice.node.engine.pool.found(Candidate(
+            addresses=(("127.0.0.1", bob.node.port),), node_id=bob.node.node_id, ours=True, source="static"
+        ))
+        with trio.move_on_after(1):
+            await bob.heard(PeerUp)
+        assert bob.node.peers == () and bob.all(LinkRefused) == [] and carol.node.peers == ()
+        assert not alice.all(LinkRefused, lambda event: event.name == "bob"), "it dialled"
+
+
+async def test_a_node_in_quarantine_takes_in_no_guests(tmp_path: Path) -> None:
+    path = founded(tmp_path)
+    async with linked(path, admitted(path, "bob", "operator")) as (alice, bob):
+        token = await token_of(alice)
+        await quarantined(bob, alice)
+        await alice.heard(QuarantineBegan)
+        with pytest.raises(PeerUnreachable):
+            async with Visitor(token).at(alice):
+                pass
+
+
+async def test_a_node_whose_quarantine_ends_while_it_runs_is_back_by_itself(tmp_path: Path) -> None:
+    path = founded(tmp_path)
+    bobs = admitted(path, "bob")
+    async with linked(path, bobs) as (alice, bob):
+        await quarantined(alice, bob, timedelta(seconds=3))
+        await bob.heard(QuarantineBegan)
+        await parted(bob.node, "alice")
+        await bob.heard(QuarantineEnded)
+        await met(alice, bob)
+        assert not [one for one in bob.node.statistics().warnings if "quarantine" in one]
+
+
+async def test_a_node_in_quarantine_starts_again_as_if_nothing_had_been_when_it_is_over(tmp_path: Path) -> None:
+    path = founded(tmp_path)
+    bobs = admitted(path, "bob")
+    async with linked(path, bobs) as (alice, bob):
+        await quarantined(alice, bob)
+        await bob.heard(QuarantineBegan)
+    for folder in (path, bobs):
+        set_calendar(folder, wall_clock() + DAY + HOUR)
+    async with linked(path, bobs) as (_alice, bob):
+        assert bob.all(QuarantineBegan) == []
 
 
 # --- orders -------------------------------------------------------------------------------------------------------------

@@ -97,6 +97,7 @@ class Keeper:
         self.on_order: Callable[[Order], None] = lambda _order: None  # of a ceremony
         self.on_round: Callable[[RoundMessage], None] = carrier.keep  # of a ceremony that has not begun here
         self.on_object: Callable[[], None] = lambda: None
+        self.on_trust: Callable[[], None] = lambda: None
         self._around = around
         self._engine = engine
         self._counting: set[bytes] = set()
@@ -242,6 +243,7 @@ class Keeper:
         """Another trust set is in force; who is trusted no more is gone when this returns."""
         before, self.ledger.trust = self.ledger.trust, after
         self._engine.trust_moved()
+        self.on_trust()
         if after.revocations != before.revocations:
             nodes = after.revocations.nodes.keys() - before.revocations.nodes.keys()
             self._engine.emit(RevocationsChanged(

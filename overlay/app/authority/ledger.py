@@ -55,7 +55,7 @@ class Ledger:
         """Blocks. Raises StateDamaged."""
         self._folder = folder
         root = mesh.root
-        self._trust = _load(folder, TRUST, lambda data: unpack_trust(data, root)) or mesh.trust
+        self._trust = load_trust(folder, mesh) or mesh.trust
         self._chain = _load(folder, AUTHORITY, lambda data: unpack_chain(data, root)) or AuthorityChain.begin(
             mesh.authority_object, root
         )
@@ -226,6 +226,11 @@ class Ledger:
         ):
             if value != getattr(self, name):
                 setattr(self, name, value)
+
+
+def load_trust(folder: StateFolder, mesh: MeshRecord) -> TrustSet | None:
+    """What a node keeps of roots, policy, revocations and quarantines. Raises StateDamaged."""
+    return _load(folder, TRUST, lambda data: unpack_trust(data, mesh.root))
 
 
 def _load(folder: StateFolder, name: str, read: Callable[[bytes], T]) -> T | None:

@@ -14,6 +14,7 @@ from overlay.app.authority.ceremonies import Ceremonies
 from overlay.app.authority.hosting import Hosting, Ports
 from overlay.app.authority.keeper import Keeper
 from overlay.app.authority.ledger import Ledger
+from overlay.app.authority.quarantine import OwnQuarantine
 from overlay.app.authority.renewing import METHOD, RenewalPorts, Renewing
 from overlay.app.authority.restricted import Restricted
 from overlay.app.authority.shares import Shares
@@ -78,6 +79,7 @@ class Seat:
         self._renewing: Renewing | None = None
         self._restricted: Restricted | None = None
         self._ceremonies: Ceremonies | None = None
+        self._quarantine: OwnQuarantine | None = None
 
     @property
     def ceremonies(self) -> Ceremonies:
@@ -196,6 +198,8 @@ class Seat:
                 identity=lambda: engine.identity, appraiser=self.parts.appraiser, gate=self.parts.gate,
                 credentials_of=self._credentials_of, addresses_of=self.parts.addresses_of,
             ))
+            self._quarantine = quarantine = OwnQuarantine(engine, self.parts.at)
+            self._keeper.on_trust = quarantine.trust_moved
             restricted.renew, restricted.opened = self._hosting.renew, self._restricted_opened
             self._ceremonies = Ceremonies(around, self._keeper, self.parts.shares, CeremonyPorts(
                 folder=self.parts.folder, identity=lambda: engine.identity, sign=self.parts.sign, peer=engine.verified_peer,
@@ -206,8 +210,14 @@ class Seat:
             nursery.start_soon(self._keeper.run)
             nursery.start_soon(self._renewing.run)
             nursery.start_soon(self._ceremonies.run)
-            nursery.start_soon(restricted.run, lambda: self._is_over)
+            nursery.start_soon(restricted.run, lambda: self._is_over and engine.kept_out_until is None)
+            nursery.start_soon(quarantine.run)
             yield self
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What someone should know."""
+        return () if self._quarantine is None else self._quarantine.warnings
 
     def linked(self, node_id: NodeId) -> bool:
         """Whether it can be told something now."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from overlay.app.authority.ledger import load_trust
 from overlay.app.cli.common import Invocation, run, standard_options
 from overlay.app.client import connect_local
 from overlay.app.control_client import HOW_TO_START
@@ -81,6 +82,7 @@ def _at_rest(invocation: Invocation) -> int:
     """No process holds the folder: say so, and what it holds."""
     with StateFolder.open(invocation.folder, exclusive=False) as folder:
         member = load_membership(folder)
+        trust = load_trust(folder, member.mesh)
     root = member.mesh.root
     found: dict[str, Any] = {"running": False, "mesh_name": root.name, "mesh": str(root.mesh_id)}
     try:
@@ -92,6 +94,9 @@ def _at_rest(invocation: Invocation) -> int:
             "name": certificate.name, "node": str(certificate.node_id), "level": certificate.level,
             "roles": list(certificate.roles), "certificate_ends": certificate.not_after.isoformat(),
         }
+        until = None if trust is None else trust.quarantine_end(certificate.node_id, wall_clock())
+        if until is not None:
+            found["quarantine_ends"] = until.isoformat()
     if invocation.json:
         say_json(found)
     else:
@@ -108,3 +113,5 @@ def _show_at_rest(found: dict[str, Any]) -> None:
     say(f"node         {found['node']}")
     say(f"mesh         {found['mesh']}")
     say(f"certificate  level {found['level']}, until {_time(found['certificate_ends'])}")
+    if "quarantine_ends" in found:
+        say(f"quarantine   until {_time(found['quarantine_ends'])}; the node may run, and stays out until then")
