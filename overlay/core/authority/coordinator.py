@@ -16,7 +16,15 @@ from overlay.core.authority import frost
 from overlay.core.authority.requests import Request, pack_request
 from overlay.core.authority.round_messages import SESSION_SIZE, Outgoing
 from overlay.core.authority.sharing import GroupKey
-from overlay.core.authority.signing_bodies import Committed, Package, ShareSent, SignRequest, read_commitment, unpack_declined
+from overlay.core.authority.signing_bodies import (
+    Committed,
+    Package,
+    ShareSent,
+    SignRequest,
+    pack_commitment,
+    read_commitment,
+    unpack_declined,
+)
 from overlay.core.authority.signing_events import CoordinatorEvent, Failed, Misbehaved, OutOfStep, Signed
 from overlay.core.certificate_profile import Issuer
 from overlay.core.keys import NodeId
@@ -45,7 +53,7 @@ class _Member:
     identifier: int
     state: _State = _State.ASKED
     asks: int = 1
-    commitment: bytes = b""
+    commitment: frost.Commitment | None = None
     package: bytes = b""  # hash of the one that it owes a share of
     reason: Reason = Reason.TIMEOUT
 
@@ -53,7 +61,7 @@ class _Member:
 @dataclass(frozen=True, slots=True)
 class _Attempt:
     package: Package
-    points: list[frost.Commitment]
+    gathering: frost.Gathering
     members: tuple[NodeId, ...]
     patience: float
     shares: dict[int, bytes] = field(default_factory=dict, repr=False)
@@ -153,7 +161,7 @@ class Coordinator:
         attempt = self._attempts.get(found.package_hash)
         if attempt is None or sender not in attempt.members or member.identifier in attempt.shares:
             return []
-        if not frost.verify_share(self._group, member.identifier, found.share, self.message, attempt.points):
+        if not attempt.gathering.fits(member.identifier, found.share):
             return self._misbehaved(now, sender, Reason.BAD_SHARE, attempt.package.pack(), found.pack())
         attempt.shares[member.identifier] = found.share
         if len(attempt.shares) == len(attempt.members):
@@ -196,10 +204,12 @@ class Coordinator:
         return []
 
     def _begin(self, chosen: list[NodeId], now: float) -> None:
-        rows = tuple((self._members[one].identifier, self._members[one].commitment) for one in chosen)
+        commitments = [found for one in chosen if (found := self._members[one].commitment) is not None]
+        rows = tuple((one.identifier, pack_commitment(one)) for one in commitments)
         package = Package(self._generation, self._hash, rows)
+        gathering = frost.Gathering(self._group, self.message, commitments)
         self._ready = [node_id for node_id in self._ready if node_id not in chosen]
-        self._attempts[package.hash] = _Attempt(package, package.points, tuple(chosen), now + PATIENCE)
+        self._attempts[package.hash] = _Attempt(package, gathering, tuple(chosen), now + PATIENCE)
         for node_id in chosen:
             self._members[node_id] = replace(self._members[node_id], state=_State.SIGNING, package=package.hash)
             self._send(node_id, RoundKind.PACKAGE, package.pack())
@@ -210,7 +220,7 @@ class Coordinator:
 
     def _finish(self, attempt: _Attempt) -> list[CoordinatorEvent]:
         self._done = True
-        signature = frost.aggregate(self._group, self.message, attempt.points, attempt.shares)  # verifies it, too
+        signature = attempt.gathering.aggregate(attempt.shares)  # verifies it, too
         return [*self._out_of_step(), Signed(self._request, self.message, signature, attempt.members)]
 
     def _fail(self) -> list[CoordinatorEvent]:
@@ -228,8 +238,8 @@ class Coordinator:
     def _ready_with(self, node_id: NodeId, commitment: bytes) -> None:
         """Raises Refused(BAD_SHARE) for what is no commitment."""
         member = self._members[node_id]
-        read_commitment(member.identifier, commitment)
-        self._members[node_id] = replace(member, state=_State.READY, commitment=commitment)
+        found = read_commitment(member.identifier, commitment)
+        self._members[node_id] = replace(member, state=_State.READY, commitment=found)
         self._ready.append(node_id)
 
     def _leave_out(self, node_id: NodeId, reason: Reason) -> None:

@@ -86,6 +86,7 @@ class _Case:
     """What a list of commitments, a group and a message come to."""
 
     factors: Mapping[int, Scalar] = field(repr=False)  # binding factor by identifier
+    parts: Mapping[int, Point] = field(repr=False)  # of R, by identifier
     commitment: Point  # R
     challenge: Scalar
 
@@ -139,61 +140,66 @@ def check_commitments(group: GroupKey, commitments: Sequence[Commitment]) -> Non
 # --- putting together -----------------------------------------------------------------------------------------------
 
 
+class Gathering:
+    """The shares of one signature, as whoever puts them together judges them: what all have in common is worked out once."""
+
+    def __init__(self, group: GroupKey, message: bytes, commitments: Sequence[Commitment]) -> None:
+        """Raises what `check_commitments` raises."""
+        check_commitments(group, commitments)
+        self._group = group
+        self._message = message
+        self._identifiers = _identifiers(commitments)
+        self._case = _case(group, message, commitments)
+
+    def fits(self, identifier: int, signature_share: bytes) -> bool:
+        """Whether this member's signature share is good (RFC 9591, section 5.4)."""
+        part = self._case.parts.get(identifier)
+        if part is None:
+            return False
+        try:
+            response = Scalar.from_bytes(signature_share)
+        except ValueError:
+            return False
+        weight = lagrange(identifier, self._identifiers)
+        return BASE * response == part + Point(self._group.shares[identifier]) * (self._case.challenge * weight)
+
+    def bad(self, shares: Mapping[int, bytes]) -> tuple[int, ...]:
+        """The members whose signature shares are bad or missing: identifiable abort."""
+        return tuple(one for one in self._identifiers if not self.fits(one, shares.get(one, b"")))
+
+    def aggregate(self, shares: Mapping[int, bytes]) -> bytes:
+        """The signature, 64 bytes, verified (RFC 9591, section 5.3). Raises Refused(BAD_SHARE) with whose shares are bad."""
+        total = Scalar.of(0)
+        try:
+            for identifier in self._identifiers:
+                total = total + Scalar.from_bytes(shares.get(identifier, b""))
+            signature = self._case.commitment.encode() + total.encode()
+            verify_ed25519(self._group.public, signature, self._message)
+        except (ValueError, Refused):
+            names = ", ".join(map(str, self.bad(shares)))
+            raise Refused(Reason.BAD_SHARE, f"signature shares of members {names}") from None
+        return signature
+
+
 def verify_share(
     group: GroupKey, identifier: int, signature_share: bytes, message: bytes, commitments: Sequence[Commitment]
 ) -> bool:
-    """Whether this member's signature share is good (RFC 9591, section 5.4); raises what `check_commitments` raises."""
-    check_commitments(group, commitments)
-    return _share_fits(group, identifier, signature_share, _case(group, message, commitments), commitments)
+    """`Gathering.fits`, for one share."""
+    return Gathering(group, message, commitments).fits(identifier, signature_share)
 
 
 def bad_shares(
     group: GroupKey, message: bytes, commitments: Sequence[Commitment], shares: Mapping[int, bytes]
 ) -> tuple[int, ...]:
-    """The members whose signature shares are bad or missing: identifiable abort. Raises what `check_commitments` raises."""
-    check_commitments(group, commitments)
-    case = _case(group, message, commitments)
-    return tuple(
-        one.identifier for one in commitments
-        if not _share_fits(group, one.identifier, shares.get(one.identifier, b""), case, commitments)
-    )
+    """`Gathering.bad`, once."""
+    return Gathering(group, message, commitments).bad(shares)
 
 
 def aggregate(
     group: GroupKey, message: bytes, commitments: Sequence[Commitment], shares: Mapping[int, bytes]
 ) -> bytes:
-    """The signature, 64 bytes, verified (RFC 9591, section 5.3).
-
-    Raises:
-        Refused: BAD_SHARE with the members whose shares are bad; whatever `check_commitments` raises.
-    """
-    check_commitments(group, commitments)
-    case = _case(group, message, commitments)
-    total = Scalar.of(0)
-    try:
-        for identifier in _identifiers(commitments):
-            total = total + Scalar.from_bytes(shares.get(identifier, b""))
-        signature = case.commitment.encode() + total.encode()
-        verify_ed25519(group.public, signature, message)
-    except (ValueError, Refused):
-        names = ", ".join(map(str, bad_shares(group, message, commitments, shares)))
-        raise Refused(Reason.BAD_SHARE, f"signature shares of members {names}") from None
-    return signature
-
-
-def _share_fits(
-    group: GroupKey, identifier: int, signature_share: bytes, case: _Case, commitments: Sequence[Commitment]
-) -> bool:
-    own = next((one for one in commitments if one.identifier == identifier), None)
-    if own is None:
-        return False
-    try:
-        response = Scalar.from_bytes(signature_share)
-    except ValueError:
-        return False
-    share = own.hiding + own.binding * case.factors[identifier]
-    weight = lagrange(identifier, _identifiers(commitments))
-    return BASE * response == share + Point(group.shares[identifier]) * (case.challenge * weight)
+    """`Gathering.aggregate`, once."""
+    return Gathering(group, message, commitments).aggregate(shares)
 
 
 def _case(group: GroupKey, message: bytes, commitments: Sequence[Commitment]) -> _Case:
@@ -201,11 +207,12 @@ def _case(group: GroupKey, message: bytes, commitments: Sequence[Commitment]) ->
     listed = b"".join(one.encode() for one in commitments)
     prefix = group.public + _hash(b"msg", message) + _hash(b"com", listed)
     factors = {one: _hash_to_scalar(b"rho", prefix + Scalar.of(one).encode()) for one in _identifiers(commitments)}
+    parts = {one.identifier: one.hiding + one.binding * factors[one.identifier] for one in commitments}
     total = IDENTITY
-    for one in commitments:
-        total = total + one.hiding + one.binding * factors[one.identifier]
+    for part in parts.values():
+        total = total + part
     challenge = Scalar.reduce(hashlib.sha512(total.encode() + group.public + message).digest())
-    return _Case(factors, total, challenge)
+    return _Case(factors, parts, total, challenge)
 
 
 def _identifiers(commitments: Iterable[Commitment]) -> list[int]:
