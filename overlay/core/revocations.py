@@ -1,6 +1,6 @@
 """Revocation lists: bytes -> RevocationList, or Refused; and what lists say together. Rules:
 
-- nothing in a list is read before its signature by a root of the mesh has verified
+- nothing in a list is believed before its signature by a root of the mesh has verified
 - what was read gives the same bytes when the list is built anew (`revocation_profile.py`)
 - no clock takes part: a list binds before its time and for ever after it
 """
@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Final, NoReturn
 
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from overlay.core.certificates import TOLERANCE, Root, check_signature
 from overlay.core.revocation_profile import (
@@ -81,6 +82,22 @@ def verify_revocation_list(der: bytes, roots: Sequence[Root]) -> RevocationList:
     if x509.load_der_x509_crl(der).tbs_certlist_bytes != expected:
         _bad("not of our profile")
     return RevocationList(facts, der, sha256(der))
+
+
+def is_of_unknown_root(der: bytes, roots: Sequence[Root]) -> bool:
+    """Whether a list says of itself that a root of this mesh signed it, and none of these: somebody may know more than we do.
+
+    Nothing is believed of it, so it only tells a list that we cannot judge from one that is forged.
+    """
+    if len(der) > LIST_MAX:
+        return False
+    try:
+        found = x509.load_der_x509_crl(der)
+        names = [one.value for one in found.issuer.get_attributes_for_oid(NameOID.COMMON_NAME)]
+        signer = found.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    except _UNREADABLE:
+        return False
+    return names == [roots[0].name] and signer not in {root.key_hash for root in roots}
 
 
 def newest_of(lists: Iterable[RevocationList]) -> tuple[RevocationList, ...]:

@@ -16,6 +16,7 @@ from overlay.core.keys import NodeId
 from overlay.core.limits import CHAIN_BYTES_MAX, TRUST_UPDATE_MAX
 from overlay.core.policy import POLICY_MAX, verify_policy
 from overlay.core.revocation_profile import LIST_MAX, TIME_MAX
+from overlay.core.revocations import is_of_unknown_root
 from overlay.core.roots import ROOTS_MAX, Roots
 from overlay.core.trust import Quarantine, TrustSet
 from overlay.core.wire import Array, Bytes, Maybe, Tuple, UInt, make_map, open_map
@@ -49,13 +50,14 @@ class TrustUpdate:
         return cls(tuple(lists), policy)
 
     def applied(self, trust: TrustSet) -> TrustSet:
-        """The set after it; an older policy, or one under a root that is still to come, is passed over.
+        """The set after it; an older policy, and what is by a root that is still to come, is passed over.
 
         Raises:
             Refused: BAD_REVOCATION_LIST, TOO_LARGE, BAD_POLICY, MALFORMED or UNSUPPORTED for what no honest node passes on.
         """
         for der in self.lists:
-            trust = trust.with_list(der)
+            if not is_of_unknown_root(der, trust.roots.all):
+                trust = trust.with_list(der)
         if self.policy is None:
             return trust
         try:

@@ -10,9 +10,10 @@ import trio
 
 from overlay.app.compose import Assembly
 from overlay.core.authority.order_bodies import Quarantine, Revoke
+from overlay.core.certificate_profile import ED25519_OID, seal
 from overlay.core.keys import NodeId
 from overlay.core.mesh.found import Candidate
-from overlay.core.revocation_profile import RevocationReason
+from overlay.core.revocation_profile import ListFacts, RevocationReason, Revocations, revocation_list_to_be_signed
 from overlay.core.trust_update import TrustUpdate
 from overlay.errors import NotAllowed, PeerUnreachable, Refused, UsageError
 from overlay.events import (
@@ -184,12 +185,29 @@ async def test_a_list_that_the_mesh_key_has_not_signed_ends_the_link_of_whoever_
     path = founded(tmp_path)
     async with linked(path, admitted(path, "bob")) as (alice, bob):
         good = signed_list(alice, alice.node.node_id, 1)
-        bob.node.engine.tell(
-            alice.node.node_id, FrameType.TRUST_UPDATE, TrustUpdate((good[:-1] + bytes([good[-1] ^ 1]),)).pack()
-        )
-        with trio.move_on_after(0.5):
-            await alice.heard(RevocationsChanged)
+        forged = TrustUpdate((good[:-1] + bytes([good[-1] ^ 1]),)).pack()
+        bob.node.engine.tell(alice.node.node_id, FrameType.TRUST_UPDATE, forged)
+        for one, by_peer in ((alice, False), (bob, True)):
+            gone = await one.heard(PeerDown)
+            assert (gone.reason, gone.by_peer) == (Reason.BAD_REVOCATION_LIST, by_peer)
         assert alice.node.seat.ledger.trust.number == 0
+
+
+async def test_a_list_by_a_root_that_a_node_does_not_know_yet_costs_no_link(tmp_path: Path) -> None:
+    path = founded(tmp_path)
+    async with linked(path, admitted(path, "bob")) as (alice, bob):
+        issuer = replace(alice.node.seat.ledger.chain.newest.root.issuer, spki=bob.node.engine.identity.static.public)
+        begin = wall_clock().replace(microsecond=0)
+        facts = ListFacts(number=1, this_update=begin, next_update=begin + DAY, revocations=Revocations())
+        content = revocation_list_to_be_signed(issuer, facts)
+        unknown = TrustUpdate((seal(content, ED25519_OID, bytes(64)),)).pack()
+        bob.node.engine.tell(alice.node.node_id, FrameType.TRUST_UPDATE, unknown)
+        order = order_of(bob.node, Quarantine(alice.node.node_id), number=1)  # bob is no operator: it is passed over, too
+        bob.node.engine.tell(alice.node.node_id, FrameType.ORDER, signed_by(bob.node, order).pack())
+        good = TrustUpdate((signed_list(alice, NodeId(bytes(32)), 1),)).pack()
+        bob.node.engine.tell(alice.node.node_id, FrameType.TRUST_UPDATE, good)
+        assert (await alice.heard(RevocationsChanged)).number == 1
+        assert alice.all(PeerDown) == []
 
 
 async def test_a_dry_run_of_a_revocation_changes_nothing(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ SUSPECT: Final = frozenset({Reason.BOUND_OTHERWISE, Reason.CLONED_IDENTITY})  # 
 PASSED_OVER: Final = frozenset({  # what an honest peer may pass on, because it knows more or less than we do
     Reason.BAD_ORDER, Reason.CLOCK, Reason.TOO_MANY, Reason.NOT_ALLOWED, Reason.EQUIVOCATION, Reason.WRONG_GENERATION,
     Reason.REVOKED, Reason.QUARANTINED, Reason.CERTIFICATE_EXPIRED, Reason.ENDORSEMENT_EXPIRED, Reason.BAD_CERTIFICATE,
-    Reason.CERTIFICATE_NOT_YET_VALID, Reason.BAD_REVOCATION_LIST,
+    Reason.CERTIFICATE_NOT_YET_VALID,
 })  # fmt: skip
 
 

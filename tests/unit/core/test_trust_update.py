@@ -4,14 +4,17 @@ from dataclasses import replace
 
 import pytest
 
+from overlay.core.certificate_profile import ED25519_OID, seal
+from overlay.core.keys import Signer
 from overlay.core.policy import Policy
+from overlay.core.revocation_profile import revocation_list_to_be_signed
 from overlay.core.trust import Quarantine, TrustSet
 from overlay.core.trust_update import LISTS_MAX, TrustUpdate, pack_trust, unpack_trust, update_of, with_roots
 from overlay.core.wire import make_map, sign1
 from overlay.errors import Refused
 from overlay.registry import Label, Reason
 from tests.unit.core.authority_kit import DAY, NOW, make_member, make_mesh
-from tests.unit.core.revocation_kit import cross, make_list, revoked, root_key
+from tests.unit.core.revocation_kit import cross, facts_of, make_list, revoked, root_key
 
 MESH = make_mesh()
 OTHER = make_mesh("other")
@@ -58,6 +61,21 @@ def test_a_policy_under_a_root_that_is_still_to_come_is_passed_over() -> None:
 def test_a_list_of_another_mesh_is_refused_and_nothing_of_the_update_counts() -> None:
     forged = make_list(OTHER, revoked(BOB), number=2)
     assert refusal(TrustUpdate((FIRST, forged))) is Reason.BAD_REVOCATION_LIST
+
+
+def test_a_list_by_a_root_that_is_still_to_come_is_passed_over_and_what_is_beside_it_counts() -> None:
+    later = make_list(MESH, revoked(BOB), number=2, generation=1)
+    assert TrustUpdate((later,)).applied(MESH.trust) is MESH.trust
+    after = TrustUpdate((later, FIRST)).applied(MESH.trust)
+    assert set(after.revocations.nodes) == {ALICE.node_id}
+    known = TrustUpdate((later,)).applied(MESH.trust.with_root(cross(MESH, 1), NOW))
+    assert set(known.revocations.nodes) == {BOB.node_id}
+
+
+@pytest.mark.parametrize("signer", [ALICE.signer, root_key(MESH, 1)])
+def test_a_list_in_the_name_of_our_root_that_another_key_has_signed_is_refused(signer: Signer) -> None:
+    content = revocation_list_to_be_signed(MESH.root.issuer, facts_of(revoked(BOB)))
+    assert refusal(TrustUpdate((seal(content, ED25519_OID, signer.sign(content)),))) is Reason.BAD_REVOCATION_LIST
 
 
 def test_a_list_with_a_changed_byte_is_refused() -> None:
