@@ -100,8 +100,8 @@ class Coordinator:
         """When `tick` is due."""
         if self._done:
             return math.inf
-        patient = [one.patience for one in self._attempts.values() if self._may_end(one)] if self._enough else []
-        return min(self._until, self._again, *patient)
+        patience = max((one.patience for one in self._attempts.values() if self._may_end(one)), default=math.inf)
+        return min(self._until, self._again, patience if self._enough else math.inf)
 
     def messages_to_send(self) -> list[Outgoing]:
         """What we owe the signers."""

@@ -186,9 +186,9 @@ class Signer:
             if commitment == own:
                 return self._signed_before(session, (signed, body), answer)
         self._check_package(session, package, own)
-        points = package.points
-        del self._sessions[key]  # whatever happens from here on, these nonces are gone
         assert session.nonces is not None  # _check_package has seen to it
+        points = package.points(session.nonces.commitment)
+        del self._sessions[key]  # whatever happens from here on, these nonces are gone
         share = frost.sign(self._share, session.nonces, session.message, points)
         self._answer(replace(session, nonces=None), package, share, now)
         return [Signing(key, session.request, session.message)]

@@ -64,10 +64,10 @@ class Package:
     message_hash: bytes
     commitments: tuple[tuple[int, bytes], ...]
 
-    @property
-    def points(self) -> list[Commitment]:
-        """Raises Refused(BAD_SHARE)."""
-        return [read_commitment(identifier, commitment) for identifier, commitment in self.commitments]
+    def points(self, own: Commitment) -> list[Commitment]:
+        """All commitments; our own is known to be good. Raises Refused(BAD_SHARE)."""
+        known = (own.identifier, pack_commitment(own))
+        return [own if row == known else read_commitment(*row) for row in self.commitments]
 
     @property
     def hash(self) -> bytes:

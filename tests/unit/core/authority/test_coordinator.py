@@ -259,3 +259,21 @@ def test_the_slow_one_is_waited_for_so_long_and_then_another_signs() -> None:
     assert kinds([message for _, message in network.wire]) == [RoundKind.PACKAGE] * 3
     network.run()
     assert isinstance(network.said[-1], Signed)
+
+
+def test_a_tick_at_the_deadline_moves_the_deadline_on() -> None:
+    """Else whoever waits for it never sleeps."""
+    network = Network(3, 8)
+    slow = set(network.names[:2])
+    kept = {RoundKind.SIGNATURE_SHARE}
+    network.tamper = lambda sender, message: [] if sender in slow and message.kind in kept else [(sender, message)]
+    found = network.ask(TEST)
+    for _ in range(200):
+        while network.wire:
+            network.deliver(0)
+        due = found.deadline
+        if due == math.inf:
+            break
+        network.advance(max(due - network.now, 0.0))
+        assert found.deadline > network.now, "it is due again at once"
+    assert isinstance(network.said[-1], Signed | Failed)
