@@ -4,6 +4,8 @@ import os
 import random
 import resource
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 import trio
 
 from overlay.app.local import LocalNode
+from overlay.events import NodeEvent, PeerDown, TrustLost
 from overlay.net.peer import Peer
 from overlay.net.request import Request
 from overlay.net.stream import Stream
@@ -74,6 +77,16 @@ async def pour(node: LocalNode, peer: Peer, counts: Counter[str], *, signed: boo
             await trio.sleep(chance.random() * 0.2)
 
 
+def watch(node: LocalNode, ended: list[str]) -> None:
+    """Say why a link ended, should one."""
+
+    def take(event: NodeEvent) -> None:
+        if isinstance(event, PeerDown | TrustLost):
+            ended.append(f"{node.name}: {event.fields()}")
+
+    node.engine.observe(take)
+
+
 async def speak(node: LocalNode, published: dict[str, int]) -> None:
     """Publish and append, slowly."""
     while True:
@@ -92,13 +105,25 @@ async def listen(node: LocalNode, heard: dict[str, int]) -> None:
             heard[name] += 1
 
 
+@asynccontextmanager
+async def saying(ended: list[str]) -> AsyncIterator[None]:
+    """Whatever failed inside failed because of a link that ended, if one did."""
+    try:
+        yield
+    finally:
+        assert not ended, ended
+
+
 async def soak(seconds: float) -> None:
     calls, published, poured = [0], dict.fromkeys(NAMES, 0), Counter[str]()
     heard = {name: dict.fromkeys(NAMES, 0) for name in NAMES}
     services = {name: {"echo": echo} for name in NAMES}
     streams = {name: {"swallow": swallow} for name in NAMES}
     async with mesh(*NAMES, services=services, streams=streams, rekey_after=1.0, attest_every=2.0) as nodes:
-        async with trio.open_nursery() as nursery:
+        ended: list[str] = []
+        for node in nodes:
+            watch(node, ended)
+        async with saying(ended), trio.open_nursery() as nursery:
             for node in nodes:
                 nursery.start_soon(call_all, node, calls)
                 nursery.start_soon(speak, node, published)
