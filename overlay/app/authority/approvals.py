@@ -72,7 +72,8 @@ class Approvals:
             case IssueLeaf():
                 self._check_renewal(request)
             case RevocationList(facts=facts):
-                check_list(facts, self.ledger.trust, self.acted_on(), self.ledger.members, self.at())
+                bound = self.ledger.bindings.highest_list(self.ledger.chain.newest_root.issuer)
+                check_list(facts, self.ledger.trust, self.acted_on(), self.ledger.members, self.at(), bound)
             case PolicyRequest(payload=payload):
                 self._check_policy(payload)
             case AuthorityTest():

@@ -280,7 +280,9 @@ class Keeper:
     async def _publish_once(self, attempt: int) -> bool:
         """Whether all that is ordered is revoked now."""
         ledger = self.ledger
-        facts = next_list(ledger.trust, self.orders_that_count(), ledger.members, self._around.at(), attempt)
+        bound = ledger.bindings.highest_list(ledger.chain.newest_root.issuer) - ledger.trust.number if attempt else 0
+        beyond = attempt + max(0, bound)  # somebody may have had us bind a number, and then not signed
+        facts = next_list(ledger.trust, self.orders_that_count(), ledger.members, self._around.at(), beyond)
         if facts is None:
             return True
         try:

@@ -109,11 +109,16 @@ class Bindings:
         row = self.rows.get(kind, {}).get(key)
         return None if row is None else row.value
 
+    def highest_list(self, issuer: Issuer) -> int:
+        """The highest number of a revocation list under that root; 0 where there is none."""
+        root = sha256(issuer.spki)
+        return max((int.from_bytes(key[-8:], "big") for key in self.rows.get(Bound.LIST, {}) if key[:-8] == root), default=0)
+
     def bearers(self, name: str) -> list[NodeId]:
         """Who have had the name, each in place of the one before; the last one has it."""
-        found, encoded = [], name.encode()
+        found, encoded = list[NodeId](), name.encode()
         bearer = self.get(Bound.NAME, encoded)
-        while bearer is not None:
+        while bearer is not None and bearer not in found:  # rows that others have made up may go round in a circle
             found.append(NodeId(bearer))
             bearer = self.get(Bound.REPLACED, sha256(bearer, encoded))
         return found

@@ -5,6 +5,7 @@ Every signer works it out from the orders that it holds itself: a coordinator ca
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Final
 
 from overlay.core.authority.order_bodies import Replace, Revoke
 from overlay.core.authority.order_payload import Order
@@ -15,6 +16,8 @@ from overlay.core.revocation_profile import LIST_LIFE, LIST_MAX, ListFacts, Mark
 from overlay.core.trust import TrustSet
 from overlay.errors import Refused
 from overlay.registry import Reason
+
+AHEAD_MAX: Final = 64  # numbers that a list may skip: our guess; without an end to it one list would be the last one
 
 
 def ordered(orders: Iterable[Order]) -> Revocations:
@@ -52,14 +55,19 @@ def next_list(
     )
 
 
-def check_list(facts: ListFacts, trust: TrustSet, orders: Iterable[Order], members: Members, at: datetime) -> None:
-    """Whether we would sign this list.
+def check_list(
+    facts: ListFacts, trust: TrustSet, orders: Iterable[Order], members: Members, at: datetime, bound: int = 0
+) -> None:
+    """Whether we would sign this list. `bound`: the highest number that we have bound ourselves to.
 
     Raises:
-        Refused: BAD_REVOCATION_LIST for a number that goes back, something that is left out or that nobody has ordered.
+        Refused: BAD_REVOCATION_LIST for a number that goes back or far ahead, a list that says nothing new, something that is
+            left out or that nobody has ordered.
     """
-    if facts.number <= trust.number:
+    if not trust.number < facts.number <= max(trust.number, bound) + AHEAD_MAX:
         raise Refused(Reason.BAD_REVOCATION_LIST, f"number {facts.number} where {trust.number} is in force")
+    if facts.revocations == trust.revocations and (not trust.lists or _is_by(trust.lists[-1].der, trust.roots.newest)):
+        raise Refused(Reason.BAD_REVOCATION_LIST, "it says nothing new")
     if not facts.revocations.covers(trust.revocations):
         raise Refused(Reason.BAD_REVOCATION_LIST, "it leaves out what is revoked")
     allowed = trust.revocations.merged(ordered(orders))

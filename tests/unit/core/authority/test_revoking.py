@@ -7,7 +7,7 @@ import pytest
 
 from overlay.core.authority.order_bodies import Quarantine, Replace, Revoke
 from overlay.core.authority.order_payload import Order
-from overlay.core.authority.revoking import check_list, next_list, ordered
+from overlay.core.authority.revoking import AHEAD_MAX, check_list, next_list, ordered
 from overlay.core.keys import NodeId
 from overlay.core.members import Members
 from overlay.core.revocation_profile import (
@@ -117,8 +117,26 @@ def test_a_signer_that_has_not_seen_the_certificate_signs_a_list_without_its_ser
 @pytest.mark.parametrize("number", [1, 6, 7])
 def test_a_number_that_goes_back_is_not_signed(number: int) -> None:
     facts = due(ORDER)
-    trust = MESH.trust.with_list(make_list(MESH, facts.revocations, number=7))
+    trust = MESH.trust.with_list(make_list(MESH, ordered([ORDER]), number=7))  # without the serial, so there is news
     assert refusal(replace(facts, number=number), ORDER, trust=trust) is Reason.BAD_REVOCATION_LIST
+
+
+@pytest.mark.parametrize("ahead", [AHEAD_MAX + 1, 2**63 - 1])
+def test_a_number_after_which_there_could_be_no_other_is_not_signed(ahead: int) -> None:
+    assert refusal(replace(due(ORDER), number=ahead), ORDER) is Reason.BAD_REVOCATION_LIST
+    check_list(replace(due(ORDER), number=AHEAD_MAX), MESH.trust, [ORDER], MEMBERS, NOW)
+
+
+def test_a_number_that_somebody_had_us_bind_and_never_used_is_no_end_of_revoking() -> None:
+    facts = replace(due(ORDER), number=AHEAD_MAX + 1)
+    check_list(facts, MESH.trust, [ORDER], MEMBERS, NOW, bound=AHEAD_MAX)
+
+
+def test_a_list_that_says_nothing_new_is_not_signed() -> None:
+    facts = due(ORDER)
+    assert refusal(replace(facts, revocations=Revocations())) is Reason.BAD_REVOCATION_LIST
+    trust = MESH.trust.with_list(make_list(MESH, facts.revocations))
+    assert refusal(replace(facts, number=2), ORDER, trust=trust) is Reason.BAD_REVOCATION_LIST
 
 
 def test_a_list_that_leaves_out_what_is_revoked_is_not_signed() -> None:
