@@ -85,6 +85,7 @@ class Succession:
         self._ports = ports
         self._session = session_of(record.proposal)
         self._agreed: set[bytes] = set()  # by the new key
+        self._keys_said: dict[NodeId, tuple[bytes | None, bytes | None]] = {}  # key and transcript, by new member
         self._woken = trio.Event()
         self._writing = trio.Lock()
         self._over = False
@@ -291,18 +292,30 @@ class Succession:
 
     def _hear(self, message: RoundMessage) -> None:
         """Another's record: merged, once it has been checked as our own would be."""
-        if message.kind is not RoundKind.ROLLOVER_RECORD:
+        if message.kind is not RoundKind.ROLLOVER_RECORD or message.sender not in (*self._members, *self._old):
             return
         try:
             other = unpack_rollover(message.body, self._keeper.ledger.chain)
         except Refused as error:
             self._keeper.alarm(message.sender, error.reason, "a record of a roll-over")
             return
+        if not self._believes(other, message.sender):
+            return
         merged = self.record.merged(other, self._around.own_id)
         if merged != self.record:
             self.record = merged
             spawn(self._around.nursery, self._write)
             self._woken.set()
+
+    def _believes(self, other: Rollover, sender: NodeId) -> bool:
+        """Whether the key of that record is the new one, for a node that was not there when it was made: all who hold a share
+        of it say so, or have signed the object that names it. A key that one alone could name would be one that one holds."""
+        if self._is_member or self.record.public_key is not None or other.public_key is None:
+            return True
+        if sender in self._members and other.proposal == self.record.proposal:
+            self._keys_said[sender] = other.public_key, other.transcript
+        said = {self._keys_said.get(member) for member in self._members}
+        return said == {(other.public_key, other.transcript)} or other.step >= RolloverStep.MEMBERS_SIGNED
 
     async def _keep(self, record: Rollover) -> None:
         """Durable before anybody hears of it."""
