@@ -224,8 +224,18 @@ class QuarantineEnded(NodeEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EndComes(NodeEvent):
+    """Half or three quarters of the life of a root, of our share or of a token of ours are over, or all of it."""
+
+    kind: str
+    name: str
+    percent: int
+    ends: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorityAlarm(NodeEvent):
-    """Somebody who signs or orders has done what no honest one does, or something ends soon."""
+    """Somebody who signs or orders has done what no honest one does, or our certificate is not renewed."""
 
     node: str
     reason: Reason

@@ -21,6 +21,7 @@ from overlay.events import (
     AuthorityChanged,
     CertificateSigned,
     ChainRejected,
+    EndComes,
     LinkRefused,
     NodeEvent,
     NodeStarted,
@@ -101,7 +102,7 @@ class Chronicle:
                 return EntryType.ADMISSION, body
             case TrustLost() if self._is_news(event.node, f"drift {event.reason}"):
                 return EntryType.DRIFT, bodies.drift(NodeId.parse(event.node), event.reason, detail=event.detail[:512])
-            case OrderTaken() | CertificateSigned() | RevocationsChanged() | PolicyChanged() | AuthorityChanged():
+            case OrderTaken() | CertificateSigned() | RevocationsChanged() | PolicyChanged() | AuthorityChanged() | EndComes():
                 return _of_authority(event)
             case LinkRefused() if not event.by_peer:
                 return self._refusal(event.node, event.reason)
@@ -130,8 +131,11 @@ class Chronicle:
 
 
 def _of_authority(event: NodeEvent) -> Draft | None:
-    """Who may be here has changed, or we have helped to change it."""
+    """Who may be here has changed, or we have helped to change it, or it will by itself."""
     match event:
+        case EndComes():
+            detail = f"{event.name}: {event.percent} %, ends {event.ends}"
+            return EntryType.LIFECYCLE, bodies.lifecycle("end-comes", detail=detail)
         case OrderTaken():
             kind = OrderKind[event.kind.upper()]
             operator, digest = NodeId.parse(event.operator), bytes.fromhex(event.order)

@@ -348,7 +348,8 @@ class Setup:
             gate=lambda: (mesh.gate_number, mesh.gate_key), addresses_of=self._addresses_of, learn=self.memory.learn,
             make_request=lambda: build_request(self.signer, name), install=self._endorser.install,
             shares=Shares(self.folder, self.ledger, self.identity.node_id), sign=self.signer.sign, heads=self._heads,
-            log_ends=self._log_ends, refresh_wait=self.config.refresh_wait, credentials_of=self._credentials_of,
+            log_ends=self._log_ends, refresh_wait=self.config.refresh_wait, recovery_wait=self.config.recovery_wait,
+            refresh_every=self.config.refresh_every, credentials_of=self._credentials_of,
         ))
 
     def _heads(self, nodes: tuple[NodeId, ...]) -> tuple[ClosingCheckpoint, ...]:

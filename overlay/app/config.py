@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, NoReturn, cast
 
 from discovery.static import parse_seed
 from overlay.app.tpm import DEFAULT_TCTI
+from overlay.core.authority.recovery import RECOVERY_WAIT
 from overlay.core.limits import AttestTimes, RekeyTimes
 from overlay.errors import UsageError
 from overlay.store.state import SETTINGS
@@ -46,6 +47,8 @@ class Config:
     rekey_after: float = RekeyTimes().after
     attest_every: float = AttestTimes().every
     refresh_wait: float = 24 * 3600.0
+    recovery_wait: float = RECOVERY_WAIT.total_seconds()
+    refresh_every: float = 7 * 24 * 3600.0
     log_level: LogLevel = "warning"
 
 
@@ -284,7 +287,9 @@ TABLE: Final = (
     Setting("tcti", "how the TPM is reached, such as device:/dev/tpmrm0", _text),
     Setting("rekey_after", "seconds after which a link gets fresh keys", _period, _number_of, metavar="SECONDS"),
     Setting("attest_every", "seconds between two proofs of our software", _period, _number_of, metavar="SECONDS"),
+    Setting("refresh_every", "seconds after which signers make new shares unasked", _wait, _number_of, metavar="SECONDS"),
     Setting("refresh_wait", "seconds that new shares wait for a signer that is away", _wait, _number_of, metavar="SECONDS"),
+    Setting("recovery_wait", "seconds in which the authority can answer a recovery", _wait, _number_of, metavar="SECONDS"),
     Setting("log_level", "debug, info, warning or error", _word("debug", "info", "warning", "error"), metavar="LEVEL"),
 )
 SETTING: Final = {setting.key: setting for setting in TABLE}

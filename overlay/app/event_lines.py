@@ -7,6 +7,7 @@ from overlay.events import (
     AuthorityChanged,
     CertificateSigned,
     ChainRejected,
+    EndComes,
     EvidenceFailed,
     FinderFailed,
     IdentityCloned,
@@ -66,6 +67,8 @@ def _describe_authority(event: NodeEvent) -> str:
             return f"authority {event.number} is in force: {event.threshold} of {len(event.members)} sign ({event.kind})"
         case AuthorityAlarm():
             return f"alarm, {event.node[:8]}: {_why(event.reason, event.detail)}"
+        case EndComes():
+            return f"{event.name}: {event.percent} % of its life are over, it ends on {event.ends[:16].replace('T', ' ')} UTC"
         case _:
             return ""
 

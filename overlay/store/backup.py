@@ -35,6 +35,7 @@ from overlay.store.state import (
     MESH,
     ORDERS,
     PEERS,
+    RECOVERY,
     RENEWAL_ATTEMPT,
     RENEWALS,
     RESTORED,
@@ -45,6 +46,7 @@ from overlay.store.state import (
     SHARE_NEXT,
     TOPIC_STORE,
     TRUST,
+    UPKEEP,
 )
 
 IDENTITY: Final = (IDENTITY_SEED, IDENTITY_TPM, AK_TPM)
@@ -53,7 +55,7 @@ TEXTS: Final = (PEERS, SETTINGS)
 KEPT: Final = (*CHECKED, *TEXTS, AUDIT_STORE)
 LEFT_OUT: Final = (  # shares and what signers promised: an old copy would sign or promise something twice
     FORMAT_FILE, LOCK_FILE, CONTROL_SOCKET, RESTORED, SESSION_KEYS, FOUNDING_KEY, SHARE, SHARE_NEXT, BINDINGS, INVITES,
-    RENEWALS, ROLLOVER, RENEWAL_ATTEMPT, TOPIC_STORE,
+    RECOVERY, RENEWALS, ROLLOVER, RENEWAL_ATTEMPT, TOPIC_STORE, UPKEEP,
 )
 MANIFEST_MAX: Final = 16 * 1024  # our guess: 14 names and a few facts
 PIECE: Final = 256 * 1024

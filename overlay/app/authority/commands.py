@@ -228,6 +228,7 @@ class Commands:
             "revoked": sorted(str(NodeId(one)) for one in ledger.trust.revocations.nodes),
             "quarantined": sorted(str(one.node_id) for one in ledger.trust.quarantines if at < one.until),
             "policy": ledger.trust.policy.policy.version, "renewable_until": self._renewable_until(),
+            "alarms": list(self._seat.warnings),
             "waiting": [{"order": one.hash.hex(), "kind": one.kind.name.lower(), "operator": str(one.operator)}
                         for one in keeper.waiting_orders()],
         }  # fmt: skip
@@ -363,6 +364,7 @@ def _status_lines(fields: Mapping[str, Any]) -> list[str]:
         lines.append(f"warning      {fields['answering']} of {fields['threshold']} signers answer: nothing can be signed")
     if fields["frozen"]:
         lines.append("warning      two authorities claim to follow: nothing follows any more, see the guide")
+    lines += [f"warning      {one}" for one in fields["alarms"]]
     lines += [f"quarantine   {node[:8]}" for node in fields["quarantined"]]
     lines.append(f"revocations  list {fields['revocation_list']}, {len(fields['revoked'])} nodes")
     if fields["renewable_until"]:

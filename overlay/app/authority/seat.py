@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 import trio
@@ -20,6 +21,7 @@ from overlay.app.authority.restricted import Restricted
 from overlay.app.authority.shares import Shares
 from overlay.app.authority.signing import Surroundings
 from overlay.app.authority.succeeding import CeremonyPorts
+from overlay.app.authority.upkeep import Upkeep
 from overlay.core.authority.contents import ClosingCheckpoint
 from overlay.core.certificates import VerifiedCertificate, verify_under
 from overlay.core.enrolment_files import Bundle
@@ -29,7 +31,7 @@ from overlay.core.join_result import JoinResult
 from overlay.core.keys import NodeId
 from overlay.core.mesh.found import Address
 from overlay.core.renewal import Attempt
-from overlay.core.revocation_profile import LogEnd, LogName
+from overlay.core.revocation_profile import LogEnd, LogName, serial_bytes
 from overlay.core.trust import Credentials, VerifiedPeer
 from overlay.errors import NotAllowed, OverlayError, PeerUnreachable, Refused
 from overlay.events import AuthorityAlarm
@@ -61,6 +63,8 @@ class SeatParts:
     install: Callable[[StoredCertificate], None]  # blocks
     shares: Shares
     refresh_wait: float  # seconds that a refresh waits for a member that is away
+    recovery_wait: float  # seconds in which the old authority can answer a recovery
+    refresh_every: float  # seconds between two refreshes that nobody has ordered
     sign: Callable[[bytes], bytes] = field(repr=False)  # by our identity key; blocks
     heads: Callable[[tuple[NodeId, ...]], tuple[ClosingCheckpoint, ...]]
     log_ends: Callable[[tuple[NodeId, ...]], dict[LogName, LogEnd]] = field(default=lambda _nodes: {})
@@ -80,6 +84,7 @@ class Seat:
         self._restricted: Restricted | None = None
         self._ceremonies: Ceremonies | None = None
         self._quarantine: OwnQuarantine | None = None
+        self._upkeep: Upkeep | None = None
 
     @property
     def ceremonies(self) -> Ceremonies:
@@ -200,6 +205,10 @@ class Seat:
             ))
             self._quarantine = quarantine = OwnQuarantine(engine, self.parts.at)
             self._keeper.on_trust = quarantine.trust_moved
+            self._upkeep = upkeep = await trio.to_thread.run_sync(partial(
+                Upkeep, self.parts.folder, self.ledger, around.own_id, at=self.parts.at, emit=engine.emit,
+                refresh_every=self.parts.refresh_every,
+            ))
             restricted.renew, restricted.opened = self._hosting.renew, self._restricted_opened
             self._ceremonies = Ceremonies(around, self._keeper, self.parts.shares, CeremonyPorts(
                 folder=self.parts.folder, identity=lambda: engine.identity, sign=self.parts.sign, peer=engine.verified_peer,
@@ -212,12 +221,14 @@ class Seat:
             nursery.start_soon(self._ceremonies.run)
             nursery.start_soon(restricted.run, lambda: self._is_over and engine.kept_out_until is None)
             nursery.start_soon(quarantine.run)
+            nursery.start_soon(upkeep.run)
             yield self
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What someone should know."""
-        return () if self._quarantine is None else self._quarantine.warnings
+        keepers = (self._quarantine, self._upkeep)
+        return tuple(warning for keeper in keepers if keeper is not None for warning in keeper.warnings)
 
     def linked(self, node_id: NodeId) -> bool:
         """Whether it can be told something now."""
@@ -303,6 +314,9 @@ class Seat:
         self.ledger.saw(self._certificate())
 
     def _failed(self, detail: str) -> None:
+        """An alarm when it fails for the second time: once is a signer that restarts."""
+        if self._upkeep is None or not self._upkeep.not_renewed(serial_bytes(self._certificate().serial)):
+            return
         own = str(engine_id(self.engine))
         self.engine.emit(AuthorityAlarm(node=own, reason=Reason.CERTIFICATE_EXPIRED, detail=f"not renewed: {detail}"))
 
