@@ -7,7 +7,7 @@ Source: TCG, TPM 2.0 Library, part 1, section 17 (PCR operations); PC Client Pla
 after a reset); TCG D-RTM Architecture (PCRs 17 to 22).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -82,6 +82,18 @@ def meet(log: BootLog, bitmap: int, quoted: bytes, others: Values = NONE) -> Rep
     if found is None:
         raise Refused(Reason.PCR_MISMATCH, "the boot log does not lead to the PCRs that were quoted")
     return Replayed(met, tuple(counted[:found]), len(counted) - found)
+
+
+def states(log: BootLog, bitmap: int) -> Iterator[Replayed]:
+    """The PCRs after the whole log, then after all events of these PCRs but the last, and so on to the first."""
+    values = initial(log.locality)
+    counted = [event for event in log.events if event.is_extended and bitmap >> event.pcr & 1]
+    found = [dict(values)]
+    for event in counted:
+        _apply(values, event)
+        found.append(dict(values))
+    for count in range(len(counted), -1, -1):
+        yield Replayed(found[count], tuple(counted[:count]), len(counted) - count)
 
 
 def separators_missing(events: Iterable[BootEvent], pcrs: Sequence[int] = range(8)) -> tuple[int, ...]:
