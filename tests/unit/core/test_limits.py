@@ -45,3 +45,8 @@ def test_at_any_period_each_time_leaves_room_for_the_one_before(seconds: float) 
     assert attest.window <= attest.every / 4
     assert attest.every < attest.overdue < attest.lease
     assert attest.lease - attest.overdue > limits.NONCE_LIFE - 0.001
+
+
+@pytest.mark.parametrize(("period", "pause"), [(60.0, 10.0), (600.0, 10.0), (12.0, 2.0), (6.0, 1.0), (5.0, 0.0), (1.0, 0.0)])
+def test_a_node_that_was_busy_for_five_seconds_finds_no_offer_too_soon(period: float, pause: float) -> None:
+    assert RekeyTimes.every(period).pause == pytest.approx(pause)
