@@ -8,11 +8,15 @@
 - `minimum_level` holds in every mode.
 """
 
+from typing import Final
+
 from attest.evidence import Claims
 from overlay.core.policy import Attestation, Mode, Policy
 from overlay.core.trust import VerifiedPeer
 from overlay.errors import Refused
 from overlay.registry import EvidenceKind, Reason
+
+DEFAULT_PCRS: Final = 0x4087  # 0, 1, 2, 7 and 14, where a policy names none: firmware, Secure Boot, and what shim measures
 
 
 def accepted_kinds(policy: Policy) -> tuple[EvidenceKind, ...]:

@@ -90,7 +90,7 @@ def pack_selection(pcr_bitmap: int) -> bytes:
     return b"\0\0\0\x01" + ALG_SHA256.to_bytes(2, "big") + b"\x03" + pcr_bitmap.to_bytes(3, "little")
 
 
-_ALGORITHMS: Final = ALG_ECDSA.to_bytes(2, "big") + ALG_SHA256.to_bytes(2, "big")
+ECDSA_WITH_SHA256: Final = ALG_ECDSA.to_bytes(2, "big") + ALG_SHA256.to_bytes(2, "big")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,4 +116,4 @@ class EcdsaSignature:
 
     def pack(self) -> bytes:
         """72 bytes; the tools of the TPM world read them too."""
-        return _ALGORITHMS + sized(self.raw[:32]) + sized(self.raw[32:])
+        return ECDSA_WITH_SHA256 + sized(self.raw[:32]) + sized(self.raw[32:])

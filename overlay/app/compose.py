@@ -15,6 +15,7 @@ from attest.endorsement_chain import EndorsementTrust
 from attest.evidence import Claims
 from attest.join import TpmJoinAppraiser
 from attest.manifest import installed_root, package_manifest
+from attest.policy import DEFAULT_PCRS
 from attest.software import SoftwareProver
 from audit.author import LogSigner
 from audit.chain import ChainState
@@ -61,7 +62,6 @@ from overlay.store.topics import TopicStore
 if TYPE_CHECKING:
     from attest.tpm import Tpm
 
-DEFAULT_PCRS = 0x4087  # PCRs 0, 1, 2, 7 and 14, where the policy names none: firmware, Secure Boot, and what shim measures
 PORT_MAX = 65_535
 COME_BACK_POLL = 0.1  # seconds
 LAST_WORDS = 1.0  # seconds for the last entries of the log
