@@ -67,8 +67,7 @@ def follow(data: bytes, position: Position, meets: Callable[[bytes], bool], sink
     Raises:
         Refused: BAD_EVIDENCE, or PCR_MISMATCH if no entry leads to what was quoted. `position` still holds then.
     """
-    if len(data) > PART_MAX:
-        bad_evidence(f"{len(data)} bytes of a measurement list; at most {PART_MAX}")
+    _check_size(data)
     found = position if meets(position.value) else None
     if found is not None and sink is None:
         return _surely(found)
@@ -96,12 +95,16 @@ def _surely(found: Position | None) -> Position:
 
 def read_all(data: bytes) -> tuple[Measurement, ...]:
     """Every whole entry of a list. Raises Refused(BAD_EVIDENCE)."""
-    if len(data) > PART_MAX:
-        bad_evidence(f"{len(data)} bytes of a measurement list; at most {PART_MAX}")
+    _check_size(data)
     reader, found = _Reader(data), list[Measurement]()
     while (entry := _read(reader, len(found))) is not None:
         found.append(entry)
     return tuple(found)
+
+
+def _check_size(data: bytes) -> None:
+    if len(data) > PART_MAX:
+        bad_evidence(f"{len(data)} bytes of a measurement list; at most {PART_MAX}")
 
 
 class _Cut(Exception):
