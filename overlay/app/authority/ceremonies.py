@@ -5,13 +5,15 @@ A ceremony that fails changes nothing, says why and who is to blame, and can be 
 
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 
 import trio
 
 from overlay.app.authority.keeper import Keeper
-from overlay.app.authority.resharing import PATIENCE, GroupNews, Handover, Mending
+from overlay.app.authority.resharing import PATIENCE, Assignment, GroupNews, Handover, Mending, joined
 from overlay.app.authority.shares import Shares
 from overlay.app.authority.signing import OF_SIGNERS, Surroundings, is_of_next_key
 from overlay.app.authority.succeeding import CeremonyPorts, Succession, all_linked
@@ -42,6 +44,8 @@ class Ceremonies:
         self._ports = ports
         self._one = trio.Lock()
         self._succession: Succession | None = None
+        self.on_refresh: Callable[[RoundMessage], None] = lambda _message: None  # another signer wants new shares
+        self.on_repaired: Callable[[], None] = lambda: None
         self._patience = patience  # seconds that a refresh waits for a member that is away
         self._mending = Mending(around, keeper, ports)
         keeper.on_order = self.ordered
@@ -103,12 +107,35 @@ class Ceremonies:
 
     async def _hand_over(self, order: Order) -> None:
         """New shares of the same key."""
-        await Handover(self._around, self._keeper, self.shares, self._ports, order, self._patience).run()
+        await self.hand_over(Assignment.of(order))
+
+    async def hand_over(self, assignment: Assignment) -> None:
+        """The same, for who has claimed it. Raises OverlayError."""
+        await Handover(self._around, self._keeper, self.shares, self._ports, assignment, self._patience).run()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no ceremony is under way or was begun, here or before a restart."""
+        begun = self._ports.folder.file(ROLLOVER).exists()
+        return not (self._one.locked() or self._succession is not None or self.shares.next is not None or begun)
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """None other begins for the length of the block. Raises Refused(BUSY)."""
+        try:
+            self._one.acquire_nowait()
+        except trio.WouldBlock:
+            raise Refused(Reason.BUSY, "another ceremony is under way") from None
+        try:
+            yield
+        finally:
+            self._one.release()
 
     async def repair(self) -> None:
         """Get our share back from the others. Raises Refused."""
         async with self._one:
             await self._mending.repair(await self._ask_group())
+        self.on_repaired()
 
     async def _ask_group(self) -> GroupNews:
         """What t members say alike of the key and its generation. Raises Refused."""
@@ -123,7 +150,9 @@ class Ceremonies:
         [(found, count)] = votes.most_common(1) or [((0, b""), 0)]
         if count < threshold:
             raise Refused(Reason.NOT_ENOUGH_SIGNERS, f"{count} of {threshold} members say which generation is in force")
-        return next(one for one in said if (one.generation, one.group.pack()) == found)
+        ledger, alike = self._keeper.ledger, [one for one in said if (one.generation, one.group.pack()) == found]
+        bindings = joined(ledger.bindings, [one.bindings for one in alike], threshold, len(ledger.chain.newest.member_ids))
+        return replace(alike[0], bindings=bindings)
 
     def group_news(self) -> bytes:
         """What we tell a member that has lost its share. Raises Refused(NOT_A_SIGNER)."""
@@ -161,6 +190,11 @@ class Ceremonies:
         if message.kind in OF_SIGNERS and is_of_next_key(message.session):
             if self._succession is not None:
                 self._succession.desk.heard(message)
+            return
+        if message.kind is RoundKind.REPAIR_PLAN and not self._keeper.ledger.is_signer(message.sender):
+            return
+        if message.kind is RoundKind.REFRESH_WANTED:
+            self.on_refresh(message)
             return
         if message.kind is RoundKind.REPAIR_PLAN:
             spawn(self._around.nursery, self._help, message)

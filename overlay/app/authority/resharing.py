@@ -1,10 +1,12 @@
 """New shares of the same mesh key: for the same members (refresh), for others (reshare), or for one that lost its own (repair).
 
-The operator's node says who deals: all old members that are linked then. Who is new is told the public half of the key by
-those who deal, and the bindings that they have made, so that it promises nothing that was promised otherwise.
+The operator's node, or who leads a refresh that is due, says who deals: all old members that are linked then. Who is new is
+told the public half of the key by those who deal, and the bindings that they have made, so that it promises nothing that was
+promised otherwise.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,12 +16,12 @@ from overlay.app.authority.keeper import Keeper
 from overlay.app.authority.runs import carry
 from overlay.app.authority.shares import NextShare, Shares
 from overlay.app.authority.signing import Surroundings
-from overlay.app.authority.succeeding import CeremonyPorts, all_linked, identity_of
+from overlay.app.authority.succeeding import TURN, CeremonyPorts, all_linked, identity_of
 from overlay.core.authority.bindings import Bindings
 from overlay.core.authority.contents import Contents, next_contents, read_next
 from overlay.core.authority.dealing import Plan
 from overlay.core.authority.group_orders import Refresh, Reshare
-from overlay.core.authority.objects import Signatures, assemble, to_be_signed
+from overlay.core.authority.objects import Signatures, assemble, check_signature, to_be_signed
 from overlay.core.authority.order_payload import Order
 from overlay.core.authority.record_requests import AuthorityObjectRequest
 from overlay.core.authority.repair import Repair, RepairPlan
@@ -29,7 +31,7 @@ from overlay.core.authority.round_messages import Outgoing, RoundMessage
 from overlay.core.authority.sharing import SIZE_MAX, GroupKey
 from overlay.core.keys import NodeId
 from overlay.core.limits import MESSAGE_MAX
-from overlay.core.wire import Array, Bytes, UInt, make_map, open_map, sha256
+from overlay.core.wire import Array, Bytes, Tuple, UInt, make_map, open_map, sha256
 from overlay.errors import Refused
 from overlay.registry import Label, Reason, RoundKind
 
@@ -38,9 +40,15 @@ PATIENCE: Final = 24 * 3600.0  # protocol: a refresh waits so long for a member 
 OBJECT_WITHIN: Final = 20.0  # seconds until all members have signed the object
 BINDINGS_MAX: Final = MESSAGE_MAX - 64 * 1024
 
+HELPS_MAX: Final = 4  # repairs of one member at once: our guess, its older ones are given up
+HEARD: Final = frozenset({
+    RoundKind.RESHARE_PLAN, RoundKind.GROUP_KEY, RoundKind.OBJECT_PAYLOAD, RoundKind.MEMBER_SIGNATURE,
+})  # fmt: skip
+
 NOBODY: Final = bytes(32)  # stands for the message key of a member that is away: nothing verifies under it
 
 _NODES: Final = Array(Bytes(32), 64)
+_SIGNED: Final = Array(Tuple((Bytes(32), Bytes(64))), 64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +60,11 @@ class GroupNews:
     bindings: Bindings = field(repr=False)
 
     def pack(self) -> bytes:
-        """The body."""
-        return make_map(self.generation, self.group.pack(), self.bindings.pack())
+        """The body. Raises Refused(TOO_LARGE)."""
+        bindings = self.bindings.pack()
+        if len(bindings) > BINDINGS_MAX:
+            raise Refused(Reason.TOO_LARGE, f"{len(bindings)} bytes of bindings where {BINDINGS_MAX} fit into a message")
+        return make_map(self.generation, self.group.pack(), bindings)
 
     @classmethod
     def unpack(cls, body: bytes) -> "GroupNews":
@@ -64,27 +75,47 @@ class GroupNews:
         return cls(generation, GroupKey.unpack(group), Bindings.unpack(bindings))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """What is to be done, by an operator's order or because it is time."""
+
+    session: bytes  # 16
+    number: int  # of the order; 0 without one
+    leader: NodeId  # says who deals
+    dealers: tuple[NodeId, ...] = ()  # for the leader; empty: whoever is linked then
+    to: Reshare | None = None  # None: new shares for the same members
+
+    @classmethod
+    def of(cls, order: Order) -> "Assignment":
+        """On an order."""
+        body = order.body
+        assert isinstance(body, Refresh | Reshare)
+        to = body if isinstance(body, Reshare) else None
+        return cls(session=order.session, number=order.number, leader=order.operator, to=to)
+
+
 class Handover:
     """One refresh or resharing on one node."""
 
     def __init__(
-        self, around: Surroundings, keeper: Keeper, shares: Shares, ports: CeremonyPorts, order: Order,
+        self, around: Surroundings, keeper: Keeper, shares: Shares, ports: CeremonyPorts, assignment: Assignment,
         patience: float = PATIENCE,
     ) -> None:
-        body, newest = order.body, keeper.ledger.chain.newest
-        assert isinstance(body, Refresh | Reshare)
+        to, newest = assignment.to, keeper.ledger.chain.newest
         self._around = around
         self._keeper = keeper
         self._shares = shares
         self._ports = ports
-        self._order = order
+        self._assignment = assignment
         self._patience = patience
         self._before: Contents = newest.contents
         self._old = newest.member_ids
-        self._new = newest.member_ids if isinstance(body, Refresh) else body.members
-        self._threshold = newest.threshold if isinstance(body, Refresh) else body.threshold
-        self._session = _named(order.session, b"handover")
-        self._news, self._heard = trio.open_memory_channel[RoundMessage](1024)
+        self._new = newest.member_ids if to is None else to.members
+        self._threshold = newest.threshold if to is None else to.threshold
+        self._session = session_for(assignment.session, b"handover")
+        self._heard: dict[tuple[RoundKind, NodeId], RoundMessage] = {}
+        self._news = trio.Event()
+        self._promised = False  # our signature as a member is out: others may complete the object without asking again
 
     @property
     def is_refresh(self) -> bool:
@@ -94,9 +125,9 @@ class Handover:
     async def run(self) -> None:
         """Take part, or stand by if it is not for us. Raises Refused with why nothing came of it."""
         own = self._around.own_id
-        if own not in self._old and own not in self._new and own != self._order.operator:
+        if own not in self._old and own not in self._new and own != self._assignment.leader:
             return
-        with self._keeper.carrier.listening(self._session, self._news.send_nowait):
+        with self._keeper.carrier.listening(self._session, self._hear):
             dealers = await self._agree_on_dealers()
             if own not in dealers and own not in self._new:
                 return
@@ -111,14 +142,15 @@ class Handover:
 
     async def _agree_on_dealers(self) -> tuple[NodeId, ...]:
         own = self._around.own_id
-        if own == self._order.operator:
-            dealers = tuple(node for node in self._old if node == own or self._around.linked(node))
+        if own == self._assignment.leader:
+            chosen = self._assignment.dealers or self._old
+            dealers = tuple(node for node in self._old if node in chosen and (node == own or self._around.linked(node)))
             if len(dealers) < self._before.threshold:
                 wanted = self._before.threshold
                 raise Refused(Reason.NOT_ENOUGH_SIGNERS, f"{len(dealers)} of the {wanted} signers that it takes are linked")
             await self._say({*self._old, *self._new}, RoundKind.RESHARE_PLAN, make_map([bytes(one) for one in dealers]))
             return dealers
-        message = await self._next(RoundKind.RESHARE_PLAN, self._order.operator)
+        message = await self._next(RoundKind.RESHARE_PLAN, self._assignment.leader)
         (found,) = open_map(message.body, _NODES, limit=16 * 1024)
         dealers = tuple(map(NodeId, found))
         if not set(dealers) <= set(self._old) or list(dealers) != sorted(set(dealers)):
@@ -137,11 +169,14 @@ class Handover:
             await self._say(set(self._new) - set(self._old), RoundKind.GROUP_KEY, news)
         else:
             generation, group = await self._hear_group(dealers)
-        return Plan(
-            mesh_id=ledger.trust.mesh_id, session=self._order.session, order_number=self._order.number,
-            generation=generation, group=group, old_members=self._old, dealers=dealers,
-            new_members=self._new, threshold=self._threshold, message_keys=keys,
-        )
+        try:
+            return Plan(
+                mesh_id=ledger.trust.mesh_id, session=self._assignment.session, order_number=self._assignment.number,
+                generation=generation, group=group, old_members=self._old, dealers=dealers,
+                new_members=self._new, threshold=self._threshold, message_keys=keys,
+            )
+        except ValueError as error:  # the operator's node chose the dealers, and the dealers said the key
+            raise Refused(Reason.KEY_GENERATION_FAILED, str(error)) from None
 
     async def _hear_group(self, dealers: tuple[NodeId, ...]) -> tuple[int, GroupKey]:
         """What as many dealers say alike as sign together; their bindings become ours."""
@@ -150,7 +185,11 @@ class Handover:
             message = await self._next(RoundKind.GROUP_KEY)
             if message.sender not in dealers:
                 continue
-            said[message.sender] = GroupNews.unpack(message.body)
+            try:
+                said[message.sender] = GroupNews.unpack(message.body)
+            except Refused as error:
+                self._keeper.alarm(message.sender, error.reason, "the public half of the key")
+                continue
             votes = Counter((one.generation, one.group.pack()) for one in said.values())
             (generation, packed), count = votes.most_common(1)[0]
             if count >= self._before.threshold:
@@ -159,9 +198,8 @@ class Handover:
         if group.public != self._before.root.public_key:
             raise Refused(Reason.WRONG_GENERATION, "the dealers hold another key than the authority's")
         ledger = self._keeper.ledger
-        for one in said.values():
-            if (one.generation, one.group.pack()) == (generation, packed):
-                ledger.bindings = _joined(ledger.bindings, one.bindings)
+        alike = [one.bindings for one in said.values() if (one.generation, one.group.pack()) == (generation, packed)]
+        ledger.bindings = joined(ledger.bindings, alike, self._before.threshold, len(self._old))
         await ledger.flush()
         return generation, group
 
@@ -174,7 +212,7 @@ class Handover:
             plan, own, share, self._around.chance, trio.current_time(), signer=self._ports.identity().message,
             patience=self._patience if plan.is_refresh else None,
         )
-        await carry(machine, self._keeper.carrier, self._order.session, self._name)
+        await carry(machine, self._keeper.carrier, self._assignment.session, self._name)
         assert machine.result is not None
         return machine.result
 
@@ -189,51 +227,75 @@ class Handover:
 
     async def _hand_over(self, result: Reshared, dealers: tuple[NodeId, ...]) -> None:
         """All sign the object that names the new members; with it their shares come into force, and not before."""
-        own = self._around.own_id
         if result.share is not None:
             await self._shares.keep_next(NextShare(result.share, result.transcript_hash))
-        leader = min(set(dealers) & set(self._new) or dealers)
-        with trio.move_on_after(OBJECT_WITHIN):
-            if own == leader:
-                await self._lead(result, dealers)
-            else:
-                await self._follow(result, leader)
-            return
-        await self._shares.drop_next()
-        raise Refused(Reason.KEY_GENERATION_FAILED, "not all members have signed the authority object in time")
+        try:
+            with trio.fail_after(OBJECT_WITHIN):
+                payload = await self._payload(result, min(set(dealers) & set(self._new) or dealers))
+                signatures = await self._signatures(payload, {*dealers, *self._new})
+                self._agree(payload)
+                await self._complete(payload, signatures, dealers)
+                await self._settle()
+        except (Refused, trio.TooSlowError) as error:
+            if not self._promised:
+                await self._shares.drop_next()
+            raise Refused(
+                Reason.KEY_GENERATION_FAILED, f"not all members have signed the authority object in time: {error}"
+            ) from None
 
-    async def _lead(self, result: Reshared, dealers: tuple[NodeId, ...]) -> None:
-        before, own = self._before, self._around.own_id
-        contents = next_contents(
-            before, before.root, [identity_of(self._ports, member) for member in self._new], self._threshold,
-            transcript=result.transcript_hash, closing=self._ports.heads(self._old),
-        )
-        payload = contents.pack()
-        self._agree(payload)
-        await self._say({*dealers, *self._new}, RoundKind.OBJECT_PAYLOAD, payload)
-        signatures = {own: await self._signature(payload)} if own in self._new else {}
-        while set(signatures) < set(self._new):
-            message = await self._next(RoundKind.MEMBER_SIGNATURE)
-            if message.sender in self._new and len(message.body) == 64:
-                signatures[message.sender] = message.body
-        root = await self._keeper.desk.signature(AuthorityObjectRequest(payload))
-        raw = assemble(payload, Signatures(root.signature, [signatures[member] for member in contents.member_ids]))
-        self._keeper.take_object(raw)
-        await self._settle()
-
-    async def _follow(self, result: Reshared, leader: NodeId) -> None:
+    async def _payload(self, result: Reshared, leader: NodeId) -> bytes:
+        """What the leader says that the object says; what it must say is looked at."""
+        if self._around.own_id == leader:
+            before = self._before
+            payload = next_contents(
+                before, before.root, [identity_of(self._ports, member) for member in self._new], self._threshold,
+                transcript=result.transcript_hash, closing=self._ports.heads(self._old),
+            ).pack()
+            await self._say({*self._old, *self._new}, RoundKind.OBJECT_PAYLOAD, payload)
+            return payload
         message = await self._next(RoundKind.OBJECT_PAYLOAD, leader)
         contents = read_next(message.body, self._before)
         right = (contents.member_ids, contents.threshold, contents.transcript)
         if right != (self._new, self._threshold, result.transcript_hash):
             raise Refused(Reason.BAD_AUTHORITY_OBJECT, "not what was reshared")
-        self._agree(message.body)
-        if self._around.own_id in self._new:
-            await self._say({leader}, RoundKind.MEMBER_SIGNATURE, await self._signature(message.body))
-        ledger = self._keeper.ledger
-        while ledger.chain.newest.contents.transcript != result.transcript_hash:  # noqa: ASYNC110 (objects tell others)
-            await trio.sleep(0.05)
-        await self._settle()
+        return message.body
+
+    async def _signatures(self, payload: bytes, everybody: set[NodeId]) -> dict[NodeId, bytes]:
+        """Of all new members, and each is good. Everybody gets all of them: so nobody alone can hold the object back, and the
+        mesh key is bound to none that lacks anything but its own signature."""
+        own, contents = self._around.own_id, read_next(payload, self._before)
+        keys, found = dict(zip(contents.member_ids, contents.members, strict=True)), dict[NodeId, bytes]()
+        if own in keys:
+            self._promised = True
+            found[own] = await self._signature(payload)
+            await self._say(everybody, RoundKind.MEMBER_SIGNATURE, make_map([[own, found[own]]]))
+        while found.keys() != keys.keys():
+            message = await self._next(RoundKind.MEMBER_SIGNATURE)
+            try:
+                (rows,) = open_map(message.body, _SIGNED, limit=16 * 1024)
+                for node, signature in rows:
+                    if NodeId(node) in keys and NodeId(node) not in found:
+                        check_signature(keys[NodeId(node)], signature, self._keeper.ledger.trust.mesh_id, payload)
+                        found[NodeId(node)] = signature
+            except Refused as error:
+                self._keeper.alarm(message.sender, error.reason, "a member's signature of the authority object")
+        await self._say(everybody, RoundKind.MEMBER_SIGNATURE, make_map([[node, found[node]] for node in sorted(found)]))
+        return found
+
+    async def _complete(self, payload: bytes, signatures: dict[NodeId, bytes], dealers: tuple[NodeId, ...]) -> None:
+        """Have the mesh key sign; whoever deals can, one after the other. Until the object is in force here."""
+        ledger, own = self._keeper.ledger, self._around.own_id
+        transcript = read_next(payload, self._before).transcript
+        turn = dealers.index(own) if own in dealers else None
+        while ledger.chain.newest.contents.transcript != transcript:
+            await trio.sleep(TURN if turn is None else (turn + 1) * TURN)  # a dealer before us may have done it
+            if turn is None or ledger.chain.newest.contents.transcript == transcript:
+                continue
+            try:
+                root = await self._keeper.desk.signature(AuthorityObjectRequest(payload))
+            except Refused:  # others are not as far yet
+                continue
+            self._keeper.take_object(assemble(payload, Signatures(root.signature, [signatures[one] for one in self._new])))
 
     async def _settle(self) -> None:
         await self._keeper.ledger.flush()
@@ -254,19 +316,21 @@ class Handover:
         self._keeper.carrier.send(Outgoing(node, self._session, kind, body) for node in others)
         await trio.lowlevel.checkpoint()
 
+    def _hear(self, message: RoundMessage) -> None:
+        """Of each who takes part the newest message of each kind is kept, and no more."""
+        if message.kind in HEARD and message.sender in {*self._old, *self._new, self._assignment.leader}:
+            self._heard[message.kind, message.sender] = message
+            self._news.set()
+
     async def _next(self, kind: RoundKind, sender: NodeId | None = None) -> RoundMessage:
-        """The next message of this kind; others are put back. Raises Refused when none comes."""
-        aside: list[RoundMessage] = []
-        try:
-            with trio.move_on_after(PLAN_WITHIN):
-                while True:
-                    message = await self._heard.receive()
-                    if message.kind is kind and sender in (None, message.sender):
-                        return message
-                    aside.append(message)
-        finally:
-            for message in aside:
-                self._news.send_nowait(message)
+        """The next message of this kind. Raises Refused when none comes."""
+        with trio.move_on_after(PLAN_WITHIN):
+            while True:
+                found = next((one for one in self._heard if one[0] is kind and sender in (None, one[1])), None)
+                if found is not None:
+                    return self._heard.pop(found)
+                self._news = trio.Event()
+                await self._news.wait()
         raise Refused(Reason.TIMEOUT, f"nobody says {kind.name.lower()}")
 
     def _name(self, node: NodeId) -> str:
@@ -281,6 +345,7 @@ class Mending:
         self._around = around
         self._keeper = keeper
         self._ports = ports
+        self._helping: Counter[NodeId] = Counter()
 
     async def repair(self, news: GroupNews) -> None:
         """Get our share back. `news`: what members say of key and generation. Raises Refused."""
@@ -289,16 +354,17 @@ class Mending:
         helpers = tuple(node for node in members if node != own and self._around.linked(node))[: news.group.threshold]
         if own not in members or len(helpers) < news.group.threshold:
             raise Refused(Reason.NOT_ENOUGH_SIGNERS, f"{len(helpers)} of {news.group.threshold} members are there to help")
-        session = _named(self._around.chance.token(16), b"repair")
+        session = session_for(self._around.chance.token(16), b"repair")
         body = make_map(news.generation, [bytes(one) for one in helpers])
-        plan = await self._plan(session, news, helpers, own)
+        run = session_for(session, own)
+        plan = await self._plan(run, news, helpers, own)
         self._keeper.carrier.send(Outgoing(node, session, RoundKind.REPAIR_PLAN, body) for node in helpers)
         machine = Repair(
             plan, own, None, self._around.chance, trio.current_time(), signer=self._ports.identity().message
         )
-        await carry(machine, self._keeper.carrier, session, lambda node: node.short)
+        await carry(machine, self._keeper.carrier, run, lambda node: node.short)
         assert machine.result is not None
-        ledger.bindings = _joined(ledger.bindings, news.bindings)
+        ledger.bindings = news.bindings
         await ledger.flush()
         await ledger.keep_share(machine.result)
         self._keeper.desk.share_changed()
@@ -311,32 +377,45 @@ class Mending:
         helpers = tuple(map(NodeId, found))
         if share is None or own not in helpers or not ledger.is_signer(message.sender) or generation != share.generation:
             raise Refused(Reason.NOT_ALLOWED, "no member asks, or of another generation")
-        plan = await self._plan(
-            message.session, GroupNews(generation, share.group, ledger.bindings), helpers, message.sender
-        )
-        machine = Repair(plan, own, share, self._around.chance, trio.current_time(), signer=self._ports.identity().message)
-        await carry(machine, self._keeper.carrier, message.session, lambda node: node.short)
+        if self._helping[message.sender] >= HELPS_MAX:
+            raise Refused(Reason.TOO_MANY, "repairs at once")
+        run = session_for(message.session, message.sender)  # so nobody chooses a session that is another's
+        self._helping[message.sender] += 1
+        try:
+            plan = await self._plan(run, GroupNews(generation, share.group, ledger.bindings), helpers, message.sender)
+            machine = Repair(
+                plan, own, share, self._around.chance, trio.current_time(), signer=self._ports.identity().message
+            )
+            await carry(machine, self._keeper.carrier, run, lambda node: node.short)
+        finally:
+            self._helping[message.sender] -= 1
 
     async def _plan(self, session: bytes, news: GroupNews, helpers: tuple[NodeId, ...], lost: NodeId) -> RepairPlan:
         ledger = self._keeper.ledger
-        everybody = tuple(sorted({*helpers, lost}))
-        return RepairPlan(
-            mesh_id=ledger.trust.mesh_id, session=session, generation=news.generation, group=news.group,
-            members=ledger.chain.newest.member_ids, helpers=helpers, lost=lost,
-            message_keys=await all_linked(self._ports, everybody),
-        )
+        keys = await all_linked(self._ports, tuple(sorted({*helpers, lost})))
+        try:
+            return RepairPlan(
+                mesh_id=ledger.trust.mesh_id, session=session, generation=news.generation, group=news.group,
+                members=ledger.chain.newest.member_ids, helpers=helpers, lost=lost, message_keys=keys,
+            )
+        except ValueError as error:  # whoever asks has chosen the helpers
+            raise Refused(Reason.MALFORMED, str(error)) from None
 
 
-def _named(session: bytes, what: bytes) -> bytes:
+def session_for(session: bytes, what: bytes) -> bytes:
     """16 bytes for what goes on beside a run; not of a signature by a key to come."""
     found = sha256(Label.RESHARING, session, what)[:16]
     return bytes([found[0] & 0x7F]) + found[1:]
 
 
-def _joined(own: Bindings, others: Bindings) -> Bindings:
-    """Ours and what does not contradict it: whoever lies about bindings can make us refuse, never promise twice."""
-    for rows in others.rows.values():
-        for row in rows.values():
-            if own.get(row.kind, row.key) is None:
-                own = own.adding([row])
+def joined(own: Bindings, others: Sequence[Bindings], threshold: int, members: int) -> Bindings:
+    """Ours, and what signers say that does not contradict it: what t of n have signed is known to 2t - n of any t others at
+    least. Where these are three or more, two have to say the same: what one alone says, who may lie, would make us refuse for
+    ever. Where they are fewer one is enough: then what matters more is that we promise nothing twice.
+    """
+    wanted = 2 if 2 * threshold - members > 2 else 1
+    votes = Counter(row for one in others for rows in one.rows.values() for row in rows.values())
+    for row, count in votes.most_common():
+        if count >= wanted and own.get(row.kind, row.key) is None:
+            own = own.adding([row])
     return own

@@ -16,6 +16,7 @@ from overlay.app.authority.hosting import Hosting, Ports
 from overlay.app.authority.keeper import Keeper
 from overlay.app.authority.ledger import Ledger
 from overlay.app.authority.quarantine import OwnQuarantine
+from overlay.app.authority.refreshing import Refreshing
 from overlay.app.authority.renewing import METHOD, RenewalPorts, Renewing
 from overlay.app.authority.restricted import Restricted
 from overlay.app.authority.shares import Shares
@@ -214,6 +215,11 @@ class Seat:
                 folder=self.parts.folder, identity=lambda: engine.identity, sign=self.parts.sign, peer=engine.verified_peer,
                 heads=self.parts.heads, ask_group=lambda member: engine.call(member, GROUP, b"", ASK_WITHIN),
             ), self.parts.refresh_wait)
+            refreshing = Refreshing(
+                around, self._keeper, self._ceremonies, upkeep, self.parts.refresh_every,
+                kept_out=lambda: engine.kept_out_until is not None,
+            )
+            self._ceremonies.on_refresh, self._ceremonies.on_repaired = refreshing.heard, upkeep.share_repaired
             self._renewing = Renewing(self._renewal_ports())
             self.ledger.saw(engine.identity.verified.certificate)
             nursery.start_soon(self._keeper.run)
@@ -222,6 +228,7 @@ class Seat:
             nursery.start_soon(restricted.run, lambda: self._is_over and engine.kept_out_until is None)
             nursery.start_soon(quarantine.run)
             nursery.start_soon(upkeep.run)
+            nursery.start_soon(refreshing.run)
             yield self
 
     @property

@@ -49,8 +49,12 @@ class Upkeep:
         self._woken = trio.Event()
 
     def share_repaired(self) -> None:
-        """The share that comes next was given back by others."""
+        """The share that we have now was given back by others."""
         self._repaired = True
+        self._woken.set()
+
+    def look(self) -> None:
+        """Something has changed."""
         self._woken.set()
 
     def not_renewed(self, serial: bytes) -> bool:
@@ -103,8 +107,9 @@ class Upkeep:
         before, share, at = self.record, self._ledger.share, self._at()
         if share is not None:
             root = self._ledger.chain.newest_root.key_hash
-            self.record = before.with_share(root, share.generation, at, repaired=self._repaired)
-            self._repaired = False
+            self.record = before.with_share(root, share.generation, at)
+            if self._repaired:
+                self.record, self._repaired = replace(self.record, repaired=True), False
         things = self.things()
         due = self.record.due(things, at)
         self.record = self.record.with_told(due, things)

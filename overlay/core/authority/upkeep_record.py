@@ -37,12 +37,12 @@ class UpkeepRecord:
     told: Mapping[Told, Stage] = field(default_factory=dict)
     not_renewed: bytes | None = None  # serial, 20 bytes
 
-    def with_share(self, root: bytes, generation: int, at: datetime, *, repaired: bool = False) -> "UpkeepRecord":
+    def with_share(self, root: bytes, generation: int, at: datetime) -> "UpkeepRecord":
         """There is this share; the same where it is known."""
         if (self.root, self.generation) == (root, generation):
             return self
         since = at.astimezone(UTC).replace(microsecond=0)
-        return replace(self, root=root, generation=generation, since=since, repaired=repaired)
+        return replace(self, root=root, generation=generation, since=since, repaired=False)
 
     def due(self, things: Iterable[Mortal], at: datetime) -> tuple[Alarm, ...]:
         """What is to be said at `at` and was not said yet, whatever happened between."""
