@@ -314,6 +314,7 @@ class Reason(IntEnum):
     BAD_AUTHORITY_OBJECT = 44
     AUTHORITY_FROZEN = 45  # two successors of one authority object
     WRONG_GENERATION = 46  # of the authority, or of a share
+    RECOVERY = 47  # an alarm: recovery keys have named another authority
     BAD_EVIDENCE = 48
     EVIDENCE_NOT_ACCEPTED = 49
     ATTESTATION_KEY_MISMATCH = 50

@@ -195,7 +195,8 @@ async def _engine(
 @asynccontextmanager
 async def _open_log(setup: "Setup") -> AsyncIterator[AuditLog]:
     """The audit log, being written until the end of the block."""
-    path, root = setup.folder.file(AUDIT_STORE), setup.membership.trust.root
+    path, ledger = setup.folder.file(AUDIT_STORE), setup.ledger
+    root = replace(setup.membership.mesh.root, recovered=lambda: ledger.chain.recovered_roots)
     count = setup.ledger.lowest_count
     log = await AuditLog.open(path, root=root, signer=log_signer(setup.identity), at=setup.at, lowest_k=count)
     try:

@@ -4,7 +4,7 @@ Whatever can fail comes first; what is written into a state folder, last.
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,11 +18,13 @@ from attest.policy import accepted_kinds, check_level
 from overlay.app.identity import attestation_blob, blob_of, identity_signer
 from overlay.app.tpm import tpm_signer
 from overlay.core.authority.issuance import FoundingAuthority
+from overlay.core.authority.objects import NO_RECOVERY
+from overlay.core.authority.recovery_keys import RecoveryKeys
 from overlay.core.certificate_profile import LeafFacts, ek_tag, is_name
 from overlay.core.certificate_request import Request, build_request, verify_request
 from overlay.core.certificates import LEAF_LIFE_MAX
 from overlay.core.enrolment_files import Bundle, EnrolmentRequest, SealedBundle, TpmParts, read_bundle
-from overlay.core.keys import Ed25519Signer, NodeId, Signer
+from overlay.core.keys import Ed25519Signer, MeshId, NodeId, Signer
 from overlay.core.policy import Policy
 from overlay.errors import Refused, StateDamaged, UsageError
 from overlay.net.system import wall_clock
@@ -93,8 +95,14 @@ class Admitted:
 # --- the founder ----------------------------------------------------------------------------------------------------
 
 
-def found_mesh(folder: StateFolder, name: str, mesh_name: str, policy: Policy, tpm: "Tpm | None") -> NodeId:
+def found_mesh(
+    folder: StateFolder, name: str, mesh_name: str, policy: Policy, tpm: "Tpm | None",
+    recovery: Callable[[MeshId], RecoveryKeys] = lambda _mesh: NO_RECOVERY,
+) -> NodeId:
     """Make a mesh and its first member in a new state folder, which then holds the mesh key.
+
+    Args:
+        recovery: makes the recovery keys of that mesh, brings their secrets to where they are kept, and gives the public ones.
 
     Raises:
         UsageError: for what is no name, or a folder with an identity.
@@ -112,10 +120,11 @@ def found_mesh(folder: StateFolder, name: str, mesh_name: str, policy: Policy, t
     shown = None if tpm is None or identity.ak is None else _shown(tpm, identity.key, identity.ak, csr)
     request = verify_request(csr)
     facts = _facts(authority, request, shown, FOUNDER_ROLES, policy)
+    keys = recovery(authority.root.mesh_id)
     bundle = Bundle(
         mesh_name=mesh_name, root=authority.root.der, gate_number=FIRST_GATE, gate_key=secrets.token_bytes(32),
         leaf=authority.issue(request, name=name, facts=facts, not_before=at, not_after=at + LIFE),
-        policy=authority.sign_policy(policy), authority_object=authority.object_zero(identity.signer),
+        policy=authority.sign_policy(policy), authority_object=authority.object_zero(identity.signer, keys),
     )
     identity.save(folder)
     save_founding_key(folder, seed)

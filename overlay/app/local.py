@@ -12,12 +12,20 @@ from overlay.app.authority.commands import Commands
 from overlay.app.authority.seat import Seat
 from overlay.app.local_audit import LocalAudit
 from overlay.app.topic_keeper import TopicKeeper
+from overlay.core.authority.succession import AuthorityChain
 from overlay.core.keys import MeshId, NodeId
 from overlay.net.node import Node
 from overlay.net.peer import Peer
 from overlay.net.statistics import NodeStatistics
 
 FOUNDING_KEY_WARNING = "founding key: one machine holds the mesh"
+NO_RECOVERY_WARNING = "no recovery keys: if too many signers are lost, so is the mesh"
+
+
+def authority_warnings(chain: AuthorityChain) -> list[str]:
+    """What someone should know of those who hold the mesh key."""
+    founding = [FOUNDING_KEY_WARNING] if len(chain.newest.members) == 1 else []
+    return founding + [NO_RECOVERY_WARNING] * (not chain.newest.recovery.keys)
 
 
 class LocalNode:
@@ -99,8 +107,7 @@ class LocalNode:
     def statistics(self) -> NodeStatistics:
         """The same, without waiting."""
         own = self.engine.identity.verified
-        founding = [FOUNDING_KEY_WARNING] if self.seat.ledger.chain.newest.number == 0 else []
-        warnings = [*founding, *self.seat.warnings, *self._warnings(), *self.audit.warnings]
+        warnings = [*authority_warnings(self.seat.ledger.chain), *self.seat.warnings, *self._warnings(), *self.audit.warnings]
         if self.engine.evidence_warning:
             warnings.append(f"no evidence can be made: {self.engine.evidence_warning}")
         return NodeStatistics(

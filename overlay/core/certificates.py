@@ -5,12 +5,13 @@ when the certificate is built anew (`certificate_profile.py`). Rules:
 
 - the chain goes from the leaf's issuer up to a certificate by the founding root, and is empty where that root signed
   (who knows more roots than that one lets it begin below any of them: `roots.py`)
-- every signature is Ed25519, by the key of the next certificate up
+- every signature is Ed25519, by the key of the next certificate up; a root that recovery keys have put in place has only its
+  own, and counts where the holder of the founding root says that it is in force
 - every certificate is in force at `at`, give or take five minutes
 - every certificate is of this mesh
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -43,6 +44,7 @@ class Root:
     mesh_id: MeshId  # by the founding root
     name: str  # of the mesh
     life: Life
+    recovered: "Callable[[], Recovered]" = field(default=dict, repr=False, compare=False)  # of the founding one: those of today
 
     @property
     def key_hash(self) -> bytes:
@@ -58,6 +60,11 @@ class Root:
     def identity(self) -> IdentityKey:
         """The mesh key's public half."""
         return IdentityKey(self.spki, COSE_EDDSA, self.public_key)
+
+
+# Roots that no other one has signed, because recovery keys have put them in place, by their certificates; with each the hash
+# of the root before it. Whoever makes this value has verified the authority objects, and has them in force.
+Recovered = Mapping[bytes, tuple[bytes, Root]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +127,10 @@ def verify_leaf(der: bytes, chain: Sequence[bytes], root: Root, at: datetime) ->
         Refused: BAD_CERTIFICATE, OTHER_MESH, CERTIFICATE_EXPIRED or CERTIFICATE_NOT_YET_VALID.
     """
     check_sizes(der, chain)
-    roots = [root]
+    roots, recovered = [root], root.recovered()
     for authority in reversed(chain):
-        roots.append(verify_later_root(authority, roots[-1]))
+        before, found = recovered.get(authority, (b"", None))
+        roots.append(found if found and before == roots[-1].key_hash else verify_later_root(authority, roots[-1]))
     return verify_under(der, roots, at)
 
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from overlay.core.certificates import parse_root, verify_later_root, verify_under
+from overlay.core.authority.roots import parse_next_root
+from overlay.core.certificates import Root, parse_root, verify_later_root, verify_under
 from overlay.core.endorsement import verify_endorsement
 from overlay.core.handshake import NOTHING, Side
 from overlay.core.identity import LocalIdentity
@@ -34,7 +35,7 @@ def joiner(mesh_id: MeshId, root_hash: bytes, static: X25519Pair, calendar: Cale
         if roots[0].mesh_id != mesh_id:
             raise Refused(Reason.OTHER_MESH, "this member is not of the mesh that the token names", hint=WRONG_MESH)
         for der in reversed(crosses):
-            roots.append(verify_later_root(der, roots[-1]))
+            roots.append(_next_root(der, roots[-1]))
         if not hmac.compare_digest(roots[-1].key_hash, root_hash):
             raise Refused(Reason.OTHER_MESH, "this member's root is not the one that the token names", hint=WRONG_ROOT)
         at = calendar()
@@ -67,6 +68,14 @@ def _with_roots(identity: LocalIdentity, trust: TrustSet) -> Credentials:
     generation = len(identity.verified.certificate.lineage) - 1
     crosses = [one.root.der for one in trust.later[:generation]]
     return replace(identity.credentials, chain=(*reversed(crosses), trust.root.der))
+
+
+def _next_root(der: bytes, before: Root) -> Root:
+    """By the root before it, or, where recovery keys have put it in place, by itself: what counts is the one that is pinned."""
+    try:
+        return verify_later_root(der, before)
+    except Refused:
+        return parse_next_root(der, before)
 
 
 def _shows_nothing(shown: Credentials) -> None:

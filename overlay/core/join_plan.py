@@ -1,10 +1,10 @@
 """What a joiner brings along, and what it takes for its certificate in the end."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from overlay.core.certificates import VerifiedCertificate, parse_root, verify_leaf
+from overlay.core.certificates import Recovered, VerifiedCertificate, parse_root, verify_leaf
 from overlay.core.enrolment_files import Bundle
 from overlay.core.join_frames import JoinTpm
 from overlay.core.keys import MeshId, NodeId
@@ -34,6 +34,7 @@ class JoinPlan:
     read_authority: Callable[[tuple[bytes, ...]], Quorum]  # verifies against the pinned root; raises Refused
     name: str | None = None
     tpm: JoinTpm | None = None
+    recovered: Callable[[], Recovered] = dict  # what the authority that was read says of its roots
 
 
 def check_bundle(bundle: Bundle, plan: JoinPlan, at: datetime) -> VerifiedCertificate:
@@ -45,7 +46,7 @@ def check_bundle(bundle: Bundle, plan: JoinPlan, at: datetime) -> VerifiedCertif
     root = parse_root(bundle.root)
     if root.mesh_id != plan.mesh_id:
         raise Refused(Reason.OTHER_MESH, "the bundle is of another mesh")
-    certificate = verify_leaf(bundle.leaf, bundle.chain, root, at)
+    certificate = verify_leaf(bundle.leaf, bundle.chain, replace(root, recovered=plan.recovered), at)
     if certificate.node_id != plan.node_id:
         raise Refused(Reason.WRONG_RECIPIENT, "the certificate is for another node")
     if plan.name is not None and certificate.name != plan.name:

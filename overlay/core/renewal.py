@@ -5,7 +5,7 @@ to-be-signed bytes; anything else for that serial is a second machine with the s
 on the disk before it sends it, and a signer its `RenewalBook` before it says yes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
@@ -133,6 +133,11 @@ class RenewalBook:
         longest = max(grace.of_members, grace.with_tpm, grace.with_file)  # its office and level may change meanwhile
         forget = int((old.not_after + longest + 2 * TOLERANCE).timestamp())
         return replace(self, replaced=MappingProxyType(kept | {old.serial: _Replacement(hashed, seconds, forget)}))
+
+    def without(self, serials: Container[int]) -> "RenewalBook":
+        """For a new authority: renewals that the one before it has begun and can never finish."""
+        kept = {serial: one for serial, one in self.replaced.items() if serial not in serials}
+        return replace(self, replaced=MappingProxyType(kept))
 
     def _without_old(self, at: datetime) -> dict[int, _Replacement]:
         return {serial: one for serial, one in self.replaced.items() if one.forget > at.timestamp()}

@@ -60,8 +60,8 @@ class Roots:
             raise Refused(Reason.AUTHORITY_FROZEN, "a root that has a successor has signed another one")
         return self._followed_by(verify_later_root(der, self.newest), at)
 
-    def with_recovered(self, root: Root, at: datetime) -> "Roots":
-        """The same and a root that recovery keys have put in place of the newest one, which signed nothing.
+    def with_recovered(self, root: Root, at: datetime, before: Root | None = None) -> "Roots":
+        """The same and a root that recovery keys have put in place of those after `before`, which is usually the newest one.
 
         Raises:
             Refused: OTHER_MESH, BAD_CERTIFICATE, CERTIFICATE_EXPIRED or CERTIFICATE_NOT_YET_VALID.
@@ -69,7 +69,11 @@ class Roots:
         if root.mesh_id != self.founding.mesh_id or root.name != self.founding.name:
             raise Refused(Reason.OTHER_MESH, f"the root is of {root.name}")
         known = self._known(root.der, at)
-        return self._followed_by(root, at) if known is None else known
+        if known is not None:
+            return known
+        hashes = [one.key_hash for one in self.all]
+        kept = len(self.later) if before is None else hashes.index(before.key_hash)
+        return replace(self, later=self.later[:kept])._followed_by(root, at)
 
     def _known(self, der: bytes, at: datetime) -> "Roots | None":
         for index, known in enumerate(self.later):
@@ -101,9 +105,11 @@ class Roots:
                 return everything[: issuer + 1]
         top = path[0] if path else leaf
         signer = next((index for index in reversed(range(len(everything))) if _is_by(top, everything[index])), 0)
-        found = list(everything[: signer + 1])
+        recovered = next((index for index, one in enumerate(self.later) if one.root.der == top), signer)  # it has signed itself
+        found = list(everything[: recovered + 1])
         for der in path:
-            found.append(verify_later_root(der, found[-1]))
+            ours = everything[len(found)] if len(found) < len(everything) else None
+            found.append(ours if ours is not None and ours.der == der else verify_later_root(der, found[-1]))
         return tuple(found)
 
     def check(self, certificate: VerifiedCertificate) -> None:

@@ -285,13 +285,16 @@ class TrustSet:
         """
         return self._with_roots(self.roots.with_later(der, at))
 
-    def with_recovered_root(self, root: Root, at: datetime) -> "TrustSet":
+    def with_recovered_root(self, root: Root, at: datetime, before: Root | None = None) -> "TrustSet":
         """The set and a root that no other one has signed: the caller has verified the authority object that brings it.
+
+        Args:
+            before: the root that it follows, if that is not the newest: after a fork.
 
         Raises:
             Refused: OTHER_MESH, BAD_CERTIFICATE, CERTIFICATE_EXPIRED or CERTIFICATE_NOT_YET_VALID.
         """
-        return self._with_roots(self.roots.with_recovered(root, at))
+        return self._with_roots(self.roots.with_recovered(root, at, before))
 
     def _with_roots(self, roots: Roots) -> "TrustSet":
         return self if roots.later == self.later else replace(self, later=roots.later)

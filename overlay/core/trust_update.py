@@ -101,8 +101,13 @@ def unpack_trust(data: bytes, root: Root) -> TrustSet:
 def with_roots(root: Root, policy: bytes, later: Sequence[tuple[bytes, datetime]]) -> TrustSet:
     """A set whose policy is signed by any of its roots; raises Refused."""
     roots = Roots(root)
+    recovered = root.recovered()
     for der, accepted in later:
-        roots = roots.with_later(der, accepted)
+        before, found = recovered.get(der, (b"", None))
+        if found is not None and before == roots.newest.key_hash:
+            roots = roots.with_recovered(found, accepted)
+        else:
+            roots = roots.with_later(der, accepted)
     for signer in reversed(roots.all):
         try:
             return TrustSet(root, verify_policy(policy, signer), later=roots.later)

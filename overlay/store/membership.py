@@ -5,17 +5,20 @@ from datetime import datetime
 from typing import Final
 
 from overlay.core.authority.objects import OBJECT_MAX, verify_object_zero
-from overlay.core.certificates import Root, VerifiedCertificate, parse_root, verify_leaf
+from overlay.core.authority.stored_chain import pack_chain, unpack_chain
+from overlay.core.authority.succession import AuthorityChain
+from overlay.core.certificates import Recovered, Root, VerifiedCertificate, parse_root, verify_leaf
 from overlay.core.enrolment_files import BUNDLE_MAX, Bundle
 from overlay.core.keys import NodeId
 from overlay.core.limits import CHAIN_BYTES_MAX, CHAIN_DEPTH_MAX
 from overlay.core.policy import POLICY_MAX, verify_policy
 from overlay.core.trust import TrustSet
+from overlay.core.trust_update import pack_trust, with_roots
 from overlay.core.wire import Array, Bytes, Text, UInt, make_map, open_map
 from overlay.errors import Refused, UsageError
 from overlay.registry import Reason
 from overlay.store.files import damaged
-from overlay.store.state import CERTIFICATE, MESH, StateFolder
+from overlay.store.state import AUTHORITY, CERTIFICATE, MESH, TRUST, StateFolder
 
 _DER: Final = Bytes(1, CHAIN_BYTES_MAX)
 
@@ -72,11 +75,22 @@ def load_mesh(folder: StateFolder) -> MeshRecord | None:
         name, der, gate_number, gate_key, authority_object, policy = open_map(
             content, Text(63), _DER, UInt(), Bytes(32), Bytes(1, OBJECT_MAX), Bytes(1, POLICY_MAX), limit=BUNDLE_MAX
         )
-        return _checked_mesh(
+        mesh = _checked_mesh(
             name, der, gate_number=gate_number, gate_key=gate_key, authority_object=authority_object, policy=policy
         )
     except Refused as error:
         raise damaged(folder.file(MESH), str(error)) from None
+    recovered = _recovered(folder, mesh.root)
+    return replace(mesh, root=replace(mesh.root, recovered=lambda: recovered))
+
+
+def _recovered(folder: StateFolder, root: Root) -> Recovered:
+    """Roots that recovery keys have put in place, as far as this folder has them in force. Raises StateDamaged."""
+    content = folder.read(AUTHORITY)
+    try:
+        return {} if content is None else unpack_chain(content, root).recovered_roots
+    except Refused as error:
+        raise damaged(folder.file(AUTHORITY), str(error)) from None
 
 
 def save_certificate(folder: StateFolder, certificate: StoredCertificate) -> None:
@@ -96,8 +110,13 @@ def load_certificate(folder: StateFolder) -> StoredCertificate | None:
     return StoredCertificate(leaf, tuple(chain))
 
 
-def install(folder: StateFolder, bundle: Bundle, node_id: NodeId, at: datetime) -> VerifiedCertificate:
+def install(
+    folder: StateFolder, bundle: Bundle, node_id: NodeId, at: datetime, authority: AuthorityChain | None = None
+) -> VerifiedCertificate:
     """Check a bundle as a whole, then keep it: from now on its root is the root. Nothing is kept if anything is wrong.
+
+    Args:
+        authority: as signers have shown it. It is kept where it tells of a root that no other root has signed.
 
     Raises:
         Refused: the bundle is for another node, or a part of it does not verify.
@@ -108,11 +127,17 @@ def install(folder: StateFolder, bundle: Bundle, node_id: NodeId, at: datetime) 
         bundle.mesh_name, bundle.root, gate_number=bundle.gate_number, gate_key=bundle.gate_key,
         authority_object=bundle.authority_object, policy=bundle.policy,
     )
-    certificate = verify_leaf(bundle.leaf, bundle.chain, mesh.root, at)
+    recovered: Recovered = {} if authority is None else authority.recovered_roots
+    root = replace(mesh.root, recovered=lambda: recovered)
+    certificate = verify_leaf(bundle.leaf, bundle.chain, root, at)
     if certificate.node_id != node_id:
         detail = f"the bundle is for {certificate.node_id.short}, this node is {node_id.short}"
         raise Refused(Reason.BAD_CERTIFICATE, detail, hint="install it where its request was made")
+    trust = with_roots(root, bundle.policy, [(der, at) for der in reversed(bundle.chain)])
     save_mesh(folder, mesh)
+    if authority is not None and recovered:
+        folder.write(AUTHORITY, pack_chain(authority))
+        folder.write(TRUST, pack_trust(trust))
     save_certificate(folder, StoredCertificate(bundle.leaf, bundle.chain))
     return certificate
 

@@ -109,6 +109,17 @@ class Authority:
         """This member has lost its share, and gets it back from the others."""
         return await self._ask("repair", {"dry_run": dry_run})
 
+    async def recover(self, *, dry_run: bool = False) -> Report:
+        """That this node alone is the new authority: field `proposal`, for recovery keys to sign.
+
+        Raises UsageError where the mesh has no recovery keys, or enough signers answer.
+        """
+        return await self._ask("recover", {"dry_run": dry_run})
+
+    async def submit_recovery(self, proposal: str, *, dry_run: bool = False) -> Report:
+        """A proposal that enough recovery keys have signed: everybody hears of it, and it waits."""
+        return await self._ask("submit-recovery", {"proposal": proposal, "dry_run": dry_run})
+
     async def audit(self) -> Report:
         """Whether every certificate that we have seen stands in enough logs of signers."""
         return await self._ask("audit", {})

@@ -8,6 +8,7 @@ import trio
 
 from overlay.app.authority.api import Report
 from overlay.app.authority.keeper import Keeper, Taken
+from overlay.app.authority.recovery_commands import RecoveryCommands, recovery_fields, recovery_lines
 from overlay.app.authority.seat import Seat
 from overlay.core.authority.group_orders import Distribute, Refresh, Reshare
 from overlay.core.authority.order_bodies import Body, GrantRoles, Invite, Quarantine, Replace, Revoke, WithdrawInvite
@@ -64,6 +65,7 @@ class Commands:
             "quarantine": self._quarantine, "replace": self._replace, "renew": self._renew, "leave": self._leave,
             "distribute": self._distribute, "refresh": self._refresh, "reshare": self._reshare, "repair": self._repair,
             "audit": self._audit, "countersign": self._countersign, "grant": self._grant,
+            **RecoveryCommands(seat).commands,
         }
 
     async def perform(self, command: str, options: Options) -> Report:
@@ -222,12 +224,13 @@ class Commands:
         fields: dict[str, Any] = {
             "authority": newest.number, "kind": newest.kind.value, "threshold": newest.threshold, "members": rows,
             "answering": answering, "root": newest.root.key_hash.hex(), "root_ends": newest.root.life.not_after.isoformat(),
-            "frozen": ledger.chain.frozen_at is not None, "founding": newest.number == 0,
+            "frozen": ledger.chain.frozen_at is not None, "founding": len(newest.members) == 1,
             "share_generation": None if ledger.share is None else ledger.share.generation,
             "revocation_list": ledger.trust.number,
             "revoked": sorted(str(NodeId(one)) for one in ledger.trust.revocations.nodes),
             "quarantined": sorted(str(one.node_id) for one in ledger.trust.quarantines if at < one.until),
             "policy": ledger.trust.policy.policy.version, "renewable_until": self._renewable_until(),
+            **recovery_fields(self._seat),
             "alarms": list(self._seat.warnings),
             "waiting": [{"order": one.hash.hex(), "kind": one.kind.name.lower(), "operator": str(one.operator)}
                         for one in keeper.waiting_orders()],
@@ -362,6 +365,7 @@ def _status_lines(fields: Mapping[str, Any]) -> list[str]:
         lines.append(f"signer       {row['name']}: {state}")
     if fields["answering"] < fields["threshold"]:
         lines.append(f"warning      {fields['answering']} of {fields['threshold']} signers answer: nothing can be signed")
+    lines += recovery_lines(fields)
     if fields["frozen"]:
         lines.append("warning      two authorities claim to follow: nothing follows any more, see the guide")
     lines += [f"warning      {one}" for one in fields["alarms"]]

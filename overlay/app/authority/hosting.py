@@ -9,8 +9,9 @@ import trio
 
 from overlay.app.authority.keeper import Keeper
 from overlay.app.authority.signing import Surroundings
+from overlay.core.authority.contents import ObjectKind
 from overlay.core.authority.order_bodies import GrantRoles, Replace
-from overlay.core.authority.orders import SignedOrder, parse_order
+from overlay.core.authority.orders import OPERATOR, SignedOrder, parse_order
 from overlay.core.authority.x509_requests import IssueLeaf
 from overlay.core.certificate_profile import LeafFacts
 from overlay.core.certificate_request import Request
@@ -34,6 +35,7 @@ from overlay.core.join_signer import (
     welcome,
 )
 from overlay.core.join_signer_states import State
+from overlay.core.joining import SIGNER
 from overlay.core.keys import NodeId
 from overlay.core.members import Seen
 from overlay.core.renewal import check_renewal
@@ -208,6 +210,9 @@ class Hosting:
         for order in sorted(granted, key=lambda one: (one.not_before, one.number)):
             assert isinstance(order.body, GrantRoles)
             facts = replace(facts, roles=order.body.roles, person=order.body.person or facts.person)
+        newest = self._ledger.chain.newest
+        if newest.kind is ObjectKind.RECOVERY and newest.member_ids == (old.node_id,):  # it founds the mesh anew
+            facts = replace(facts, roles=tuple(sorted({*facts.roles, OPERATOR, SIGNER})))
         return facts
 
     # --- issuing ----------------------------------------------------------------------------------------------------

@@ -74,6 +74,14 @@ class JoinWish:
     finders: Sequence[Finder]
 
 
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What makes a member, and the authority that has admitted it."""
+
+    bundle: Bundle
+    authority: AuthorityChain | None
+
+
 @dataclass(slots=True)
 class _Place:
     """Somewhere a member may answer."""
@@ -84,7 +92,7 @@ class _Place:
     again: float = -math.inf
 
 
-async def join(wish: JoinWish, *, patience: float = PATIENCE, met: dict[NodeId, Address] | None = None) -> Bundle:
+async def join(wish: JoinWish, *, patience: float = PATIENCE, met: dict[NodeId, Address] | None = None) -> Admission:
     """Become a member, or say why not. `met` takes down who was found where.
 
     Raises:
@@ -101,7 +109,7 @@ async def join(wish: JoinWish, *, patience: float = PATIENCE, met: dict[NodeId, 
             bundle = await search.run()
             if met is not None:
                 met.update(search.known())
-            return bundle
+            return Admission(bundle, search.authority)
     raise PeerUnreachable(search.story(), hint=NOBODY)
 
 
@@ -112,6 +120,7 @@ class _Search:
         self._wish = wish
         self._places: dict[Address, _Place] = {address: _Place(address) for address in wish.token.addresses}
         self._news = trio.Event()
+        self.authority: AuthorityChain | None = None
         self._joiner = Joiner(self._plan())
         self._last = "nobody of the mesh was found"
 
@@ -122,8 +131,14 @@ class _Search:
             mesh_id=token.mesh_id, node_id=wish.node_id, csr=wish.csr, invite=token.invite, invite_id=key.invite_id,
             not_before=wish.at().replace(microsecond=0), name=wish.name, tpm=wish.tpm,
             prove=lambda h, signer: key.prove(mesh_id=token.mesh_id, h=h, signer=signer, csr=wish.csr),
-            read_authority=lambda objects: read_authority(objects, token, wish.at()),
+            read_authority=self._read_authority,
+            recovered=lambda: {} if self.authority is None else self.authority.recovered_roots,
         )
+
+    def _read_authority(self, objects: tuple[bytes, ...]) -> Quorum:
+        """Who signs, as this signer shows it; the last one's word is kept with the certificate."""
+        self.authority = found = read_authority(objects, self._wish.token, self._wish.at())
+        return Quorum(found.newest.threshold, frozenset(found.newest.member_ids))
 
     def story(self) -> str:
         """How far it came."""
@@ -261,7 +276,7 @@ class JoinOver(OverlayError):
         self.reason = reason
 
 
-def read_authority(objects: tuple[bytes, ...], token: Token, at: datetime) -> Quorum:
+def read_authority(objects: tuple[bytes, ...], token: Token, at: datetime) -> AuthorityChain:
     """Who signs, if these objects lead from the mesh of the token to the root that it pins.
 
     Raises:
@@ -272,12 +287,7 @@ def read_authority(objects: tuple[bytes, ...], token: Token, at: datetime) -> Qu
     root = parse_root(_root_in(objects[0]))
     if root.mesh_id != token.mesh_id:
         raise Refused(Reason.OTHER_MESH, "the authority of another mesh")
-    chain = AuthorityChain.begin(objects[0], root)
-    for raw in objects[1:]:
-        chain = chain.with_object(raw, at).chain
-    if chain.newest_root.key_hash != token.root_hash:
-        raise Refused(Reason.OTHER_MESH, "the authority goes on to another root than the token's")
-    return Quorum(chain.newest.threshold, frozenset(chain.newest.member_ids))
+    return AuthorityChain.leading_to(objects, root, token.root_hash, at)
 
 
 def _root_in(founding: bytes) -> bytes:
@@ -319,8 +329,10 @@ async def join_mesh(
         prove=ready.prove if ready.shown else None, chance=SystemChance(), at=wall_clock, finders=finders,
     )
     met: dict[NodeId, Address] = {}
-    bundle = await join(wish, patience=patience, met=met)
-    certificate = await trio.to_thread.run_sync(membership.install, folder, bundle, ready.node_id, wall_clock())
+    found = await join(wish, patience=patience, met=met)
+    certificate = await trio.to_thread.run_sync(
+        membership.install, folder, found.bundle, ready.node_id, wall_clock(), found.authority
+    )
     book = PeerBook()
     for node_id, address in met.items():
         book = book.with_peer(node_id, node_id.short, [address], wall_clock())

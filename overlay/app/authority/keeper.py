@@ -23,7 +23,7 @@ from overlay.core.authority.orders import OPERATOR, SignedOrder, VerifiedOrder
 from overlay.core.authority.revoking import next_list
 from overlay.core.authority.round_messages import RoundMessage
 from overlay.core.authority.signing_events import Declined, Equivocated, Misbehaved, OutOfStep, SignerEvent, Signing
-from overlay.core.authority.succession import Outcome
+from overlay.core.authority.succession import AuthorityChain, Outcome
 from overlay.core.authority.x509_requests import IssueLeaf, RevocationList
 from overlay.core.certificate_profile import serial_number
 from overlay.core.certificate_request import verify_request
@@ -97,6 +97,7 @@ class Keeper:
         self.on_order: Callable[[Order], None] = lambda _order: None  # of a ceremony
         self.on_round: Callable[[RoundMessage], None] = carrier.keep  # of a ceremony that has not begun here
         self.on_object: Callable[[], None] = lambda: None
+        self.on_recovery: Callable[[AuthorityChain], None] = lambda _before: None  # with the chain before it
         self.on_trust: Callable[[], None] = lambda: None
         self._around = around
         self._engine = engine
@@ -298,17 +299,26 @@ class Keeper:
         """An authority object. Raises Refused."""
         ledger, at = self.ledger, self._around.at()
         change = ledger.chain.with_object(raw, at)
-        if change.outcome is Outcome.KNOWN:
-            return
+        if change.chain == ledger.chain:
+            return  # known, or void: who passes that on would hear it again and again
         before, ledger.chain = ledger.chain, change.chain
         self._pass_on(FrameType.AUTHORITY_OBJECT, raw, sender)
-        if change.outcome is not Outcome.APPENDED:
+        if before.candidates != ledger.chain.candidates:
+            self.on_recovery(before)
+        if change.outcome is Outcome.FORKED:
             self.alarm(self._around.own_id, Reason.AUTHORITY_FROZEN, f"authority object: {change.outcome.value}")
+        if change.outcome is not Outcome.APPENDED:
             return
         newest = ledger.chain.newest
         if newest.root != before.newest_root and newest.cross is not None:
             ledger.freeze_old_leaves()
             self.move(ledger.trust.with_root(newest.cross, at))
+        self.now_in_force()
+
+    def now_in_force(self) -> None:
+        """The newest object is another one than before, and its root is in the trust set."""
+        ledger = self.ledger
+        newest = ledger.chain.newest
         self._engine.emit(AuthorityChanged(
             number=newest.number, kind=newest.kind.value, members=tuple(map(str, newest.member_ids)),
             threshold=newest.threshold, object=newest.hash.hex(),

@@ -59,7 +59,7 @@ class Ledger:
         self._chain = _load(folder, AUTHORITY, lambda data: unpack_chain(data, root)) or AuthorityChain.begin(
             mesh.authority_object, root
         )
-        self._trust = _with_members(self._trust, self._chain)
+        self._trust = _with_members(_with_recovered(self._trust, self._chain), self._chain)
         self._orders = _load(folder, ORDERS, OrderBook.unpack) or OrderBook()
         self._invites = _load(folder, INVITES, InviteBook.unpack) or InviteBook()
         self._bindings = _load(folder, BINDINGS, Bindings.unpack) or Bindings()
@@ -209,7 +209,7 @@ class Ledger:
         return packers[name]()
 
     def _write(self, contents: dict[str, bytes]) -> None:
-        for name, data in contents.items():
+        for name, data in sorted(contents.items()):  # the authority before the trust set, whose roots may stand on it
             self._folder.write(name, data)
 
     # --- who is who -------------------------------------------------------------------------------------------------
@@ -247,6 +247,15 @@ def _with_members(trust: TrustSet, chain: AuthorityChain) -> TrustSet:
     """Members of the authority may renew for longer."""
     members = frozenset(chain.newest.member_ids)
     return trust if trust.grace.members == members else replace(trust, grace=GraceTimes(members=members))
+
+
+def _with_recovered(trust: TrustSet, chain: AuthorityChain) -> TrustSet:
+    """After a crash between the two files: roots that came into force by recovery, and what follows them."""
+    known, since = {root.key_hash for root in trust.roots.all}, dict(chain.recovered)
+    for before, after in zip(chain.objects[:-1], chain.objects[1:], strict=True):
+        if after.number in since and after.root.key_hash not in known:
+            trust = trust.with_recovered_root(after.root, since[after.number], before.root)
+    return trust
 
 
 def _founding_share(folder: StateFolder, chain: AuthorityChain) -> Share | None:

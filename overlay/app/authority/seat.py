@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
@@ -16,6 +16,7 @@ from overlay.app.authority.hosting import Hosting, Ports
 from overlay.app.authority.keeper import Keeper
 from overlay.app.authority.ledger import Ledger
 from overlay.app.authority.quarantine import OwnQuarantine
+from overlay.app.authority.recovering import Recovering, RecoveryPorts
 from overlay.app.authority.refreshing import Refreshing
 from overlay.app.authority.renewing import METHOD, RenewalPorts, Renewing
 from overlay.app.authority.restricted import Restricted
@@ -82,6 +83,7 @@ class Seat:
         self._hosting: Hosting | None = None
         self._engine: Node | None = None
         self._renewing: Renewing | None = None
+        self._recovering: Recovering | None = None
         self._restricted: Restricted | None = None
         self._ceremonies: Ceremonies | None = None
         self._quarantine: OwnQuarantine | None = None
@@ -104,6 +106,12 @@ class Seat:
         """Once it has begun."""
         assert self._renewing is not None
         return self._renewing
+
+    @property
+    def recovering(self) -> Recovering:
+        """Once it has begun."""
+        assert self._recovering is not None
+        return self._recovering
 
     @property
     def engine(self) -> Node:
@@ -221,10 +229,16 @@ class Seat:
             )
             self._ceremonies.on_refresh, self._ceremonies.on_repaired = refreshing.heard, upkeep.share_repaired
             self._renewing = Renewing(self._renewal_ports())
+            self._recovering = Recovering(around, self._keeper, self.parts.shares, RecoveryPorts(
+                folder=self.parts.folder, identity=lambda: engine.identity, sign=self.parts.sign, heads=self.parts.heads,
+                linked_ids=restricted.linked_ids, look=self._renewing.look,
+                wait=timedelta(seconds=self.parts.recovery_wait),
+            ))
             self.ledger.saw(engine.identity.verified.certificate)
             nursery.start_soon(self._keeper.run)
             nursery.start_soon(self._renewing.run)
             nursery.start_soon(self._ceremonies.run)
+            nursery.start_soon(self._recovering.run)
             nursery.start_soon(restricted.run, lambda: self._is_over and engine.kept_out_until is None)
             nursery.start_soon(quarantine.run)
             nursery.start_soon(upkeep.run)

@@ -49,6 +49,11 @@ class Shares:
         await trio.to_thread.run_sync(self._folder.remove, SHARE_NEXT)
         self.next = None
 
+    async def take(self, share: Share) -> None:
+        """Into use, instead of what there is; durable on return."""
+        async with self._changing:
+            await self._ledger.keep_share(share)
+
     async def settle(self) -> None:
         """If the newest object names the next share, it takes the place of the old one, which is erased for good."""
         async with self._changing:

@@ -9,6 +9,7 @@ import click
 
 from overlay.app.authority.api import Authority, Report
 from overlay.app.cli.common import Invocation, run, standard_options
+from overlay.app.cli.recovery import recover
 from overlay.app.client import connect_local
 from overlay.app.output import note, plain, say, say_json
 from overlay.errors import UsageError
@@ -133,6 +134,9 @@ async def _stop(invocation: Invocation) -> None:
 @click.group()
 def ca() -> None:
     """Those who together hold the key of the mesh."""
+
+
+ca.add_command(recover)
 
 
 @ca.command("status")

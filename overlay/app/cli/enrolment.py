@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from overlay.app.cli.common import Invocation, chosen_tpm, setting_option, standard_options
+from overlay.app.cli.recovery_keys import KeyMaker, recovery_keys_option, recovery_out_option
 from overlay.app.config import SETTING, EvidenceSetting
 from overlay.app.enrol import admit_request, found_mesh, make_request
 from overlay.app.enrol import install as install_bundle
@@ -29,23 +30,30 @@ tcti_option = setting_option(SETTING["tcti"])
 @click.argument("name")
 @click.option("--mesh", metavar="NAME", required=True, help="Name of the new mesh.")
 @click.option("--policy", "policy_file", metavar="FILE", type=Path, help="Policy of the mesh, TOML.")
+@recovery_keys_option
+@recovery_out_option
 @evidence_option
 @tcti_option
 @standard_options
 def init(
-    invocation: Invocation, name: str, mesh: str, policy_file: Path | None, evidence: str | None, tcti: str | None
+    invocation: Invocation, name: str, *, mesh: str, policy_file: Path | None, recovery_keys: str | None,
+    recovery_out: Path | None, evidence: str | None, tcti: str | None,
 ) -> None:
     """Found a mesh, with this machine as its first node NAME."""
     policy = Policy.default() if policy_file is None else parse_policy_toml(read_text(policy_file))
     config = invocation.config(evidence=evidence, tcti=tcti)
+    maker = KeyMaker.of(recovery_keys, recovery_out, mesh)
     with chosen_tpm(config) as tpm, StateFolder.create(invocation.folder) as folder:
-        node_id = found_mesh(folder, name, mesh, policy, tpm)
+        node_id = found_mesh(folder, name, mesh, policy, tpm, maker.make)
         mesh_id = _mesh_id(folder)
     if invocation.json:
-        say_json({"name": name, "node": str(node_id), "mesh_name": mesh, "mesh": mesh_id, "tpm": tpm is not None})
+        recovery = [str(file) for file in maker.files]
+        fields = {"name": name, "node": str(node_id), "mesh_name": mesh, "mesh": mesh_id, "tpm": tpm is not None}
+        say_json({**fields, "recovery_keys": recovery})
         return
     say(f"{name} has founded the mesh {mesh}")
     _say_ids(node_id, mesh_id)
+    maker.tell()
     note(f"{invocation.folder} holds the key of the mesh: whoever reads it is the mesh")
 
 

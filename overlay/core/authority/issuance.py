@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 from typing import Final, Self
 
 from overlay.core import certificate_profile as profile
-from overlay.core.authority.objects import make_object_zero
+from overlay.core.authority.objects import NO_RECOVERY, make_object_zero
+from overlay.core.authority.recovery_keys import RecoveryKeys
 from overlay.core.certificate_profile import ED25519_OID, Issuer, LeafFacts, Life, is_name, seal
 from overlay.core.certificate_request import Request
 from overlay.core.certificates import LEAF_LIFE_MAX, Root, parse_root
@@ -68,6 +69,6 @@ class FoundingAuthority:
         Policy.unpack(payload)
         return sign1(payload, signer=self.key, aad=Label.POLICY + self.root.mesh_id, kid=None)
 
-    def object_zero(self, founder: Signer) -> bytes:
+    def object_zero(self, founder: Signer, recovery: RecoveryKeys = NO_RECOVERY) -> bytes:
         """The record of the founding generation, signed by the root and the founder's identity key."""
-        return make_object_zero(self.root, self.key, founder)
+        return make_object_zero(self.root, self.key, founder, recovery)

@@ -1,6 +1,7 @@
 """Recovery: an authority named by the recovery keys, which waits a day in case the old one is still there. Rules:
 
-- it takes effect when 24 hours have passed since this node first saw it, at the next `settle`
+- it takes effect when 24 hours have passed since this node first saw it, at the next `settle`; a node may be told another
+  wait (in a lab it is short), which is its own affair as is its clock
 - a successor that the old authority signs before that makes it void; this is no fork
 - two different recoveries in one place contest each other: neither takes effect
 - where the old authority forked, recovery takes the place of both successors
@@ -26,7 +27,11 @@ class Candidate:
     @property
     def takes_effect(self) -> datetime:
         """Unless the old authority answers, or another recovery comes."""
-        return self.first_seen + RECOVERY_WAIT
+        return self.waits_until()
+
+    def waits_until(self, wait: timedelta = RECOVERY_WAIT) -> datetime:
+        """The same on a node that was told another wait."""
+        return self.first_seen + wait
 
 
 def with_candidate(candidates: Sequence[Candidate], found: AuthorityObject, at: datetime) -> tuple[Candidate, ...]:
@@ -35,8 +40,8 @@ def with_candidate(candidates: Sequence[Candidate], found: AuthorityObject, at: 
     return tuple(every[key] for key in sorted(every)[:2])
 
 
-def settled(candidates: Sequence[Candidate], at: datetime) -> AuthorityObject | None:
+def settled(candidates: Sequence[Candidate], at: datetime, wait: timedelta = RECOVERY_WAIT) -> AuthorityObject | None:
     """The recovery that takes effect now."""
-    if len(candidates) != 1 or at < candidates[0].takes_effect:
+    if len(candidates) != 1 or at < candidates[0].waits_until(wait):
         return None
     return candidates[0].object

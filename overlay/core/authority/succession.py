@@ -10,7 +10,7 @@
   which of two forked successors came first
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
@@ -18,8 +18,8 @@ from typing import Final
 
 from overlay.core.authority.contents import NUMBER_MAX, OBJECT_MAX, ObjectKind, hash_of, number_of, refuse
 from overlay.core.authority.objects import AuthorityObject, payload_of, verify_next, verify_object_zero
-from overlay.core.authority.recovery import Candidate, settled, with_candidate
-from overlay.core.certificates import Root
+from overlay.core.authority.recovery import RECOVERY_WAIT, Candidate, settled, with_candidate
+from overlay.core.certificates import Recovered, Root
 from overlay.core.keys import NodeId
 from overlay.core.wire import sha256
 from overlay.errors import Refused
@@ -119,6 +119,39 @@ class AuthorityChain:
         """Under which a leaf may stand in mode 3, newest first; also whose older signatures are believed."""
         return tuple(dict.fromkeys(item.root for item in reversed(self.objects)))
 
+    @property
+    def recovered_roots(self) -> Recovered:
+        """Those in force, or once in force, that no root has signed."""
+        pairs = zip(self.objects[:-1], self.objects[1:], strict=True)
+        return {
+            after.root.der: (before.root.key_hash, after.root) for before, after in pairs if after.kind is ObjectKind.RECOVERY
+        }
+
+    @property
+    def to_be_recovered(self) -> AuthorityObject | None:
+        """The object that a recovery follows: the newest, or the one before a fork; none where object 0 is forked."""
+        return self.objects[self._place_of_recovery - 1] if self._place_of_recovery else None
+
+    @property
+    def _place_of_recovery(self) -> int:
+        return len(self.objects) if self.frozen_at is None else self.frozen_at
+
+    @classmethod
+    def leading_to(cls, raws: Sequence[bytes], root: Root, newest: bytes, at: datetime) -> "AuthorityChain":
+        """What a member shows to somebody who knows the hash of the key of the newest root: recoveries up to it have waited.
+
+        Raises:
+            Refused: OTHER_MESH if it goes on to another root, or what `verify_object_zero` and `with_object` raise.
+        """
+        chain = cls.begin(raws[0], root)
+        for raw in raws[1:]:
+            chain = chain.with_object(raw, at).chain
+            if chain.newest_root.key_hash != newest:
+                chain = chain.settle(at, timedelta(0))
+        if chain.newest_root.key_hash != newest:
+            raise Refused(Reason.OTHER_MESH, "the authority goes on to another root than the token's")
+        return chain
+
     # --- what others show -------------------------------------------------------------------------------------------
 
     @property
@@ -170,13 +203,13 @@ class AuthorityChain:
             refuse("a key never comes back")
         return self._with_candidate(found, at) if found.kind is ObjectKind.RECOVERY else self._with_successor(found)
 
-    def settle(self, at: datetime) -> "AuthorityChain":
+    def settle(self, at: datetime, wait: timedelta = RECOVERY_WAIT) -> "AuthorityChain":
         """The chain in which a recovery that has waited long enough is in force.
 
         To be called now and then, and after a start only when other nodes' chains were merged: what the old authority
         answered while this node was off must be heard first.
         """
-        found = settled(self.candidates, at)
+        found = settled(self.candidates, at, wait)
         if found is None:
             return self
         earlier = tuple(item for item in self.recovered if item[0] < found.number)
@@ -202,8 +235,7 @@ class AuthorityChain:
         return Change(replace(self, fork=(first, second), candidates=candidates), Outcome.FORKED)
 
     def _with_candidate(self, found: AuthorityObject, at: datetime) -> Change:
-        place = len(self.objects) if self.frozen_at is None else self.frozen_at
-        if found.number != place:
+        if found.number != self._place_of_recovery:
             return Change(self, Outcome.VOID)
         candidates = with_candidate(self.candidates, found, at)
         outcome = Outcome.RECOVERY_WAITS if len(candidates) == 1 else Outcome.RECOVERY_CONTESTED
