@@ -350,7 +350,7 @@ class Setup:
             make_request=lambda: build_request(self.signer, name), install=self._endorser.install,
             shares=Shares(self.folder, self.ledger, self.identity.node_id), sign=self.signer.sign, heads=self._heads,
             log_ends=self._log_ends, refresh_wait=self.config.refresh_wait, recovery_wait=self.config.recovery_wait,
-            refresh_every=self.config.refresh_every, credentials_of=self._credentials_of,
+            refresh_every=self.config.refresh_every, log=lambda: self.log, credentials_of=self._credentials_of,
         ))
 
     def _heads(self, nodes: tuple[NodeId, ...]) -> tuple[ClosingCheckpoint, ...]:

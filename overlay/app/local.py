@@ -37,7 +37,7 @@ class LocalNode:
     ) -> None:
         self.audit = audit
         self.seat = seat
-        self.authority = Authority(Commands(seat, audit.read).perform)
+        self.authority = Authority(Commands(seat).perform)
         self.engine = engine
         self.folder = folder
         self.mesh_name = mesh_name

@@ -1,8 +1,8 @@
 """What `overlay invite`, `revoke`, `ca ...` do on the node: from names and options to orders, and back to sentences."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import trio
 
@@ -23,7 +23,7 @@ from overlay.core.mesh.found import Address
 from overlay.core.revocation_profile import RevocationReason
 from overlay.core.token import Token
 from overlay.errors import DeadlineExceeded, NotAllowed, Refused, UsageError
-from overlay.registry import EntryType, OrderKind, Reason
+from overlay.registry import OrderKind, Reason
 
 SEED_SIZE: Final = 32
 ORDER_LIFE: Final = timedelta(days=1)
@@ -35,31 +35,11 @@ Options = Mapping[str, Any]
 Command = Callable[[Options], Awaitable[Report]]
 
 
-class Logged(Protocol):
-    """An entry of a log, as people read it."""
-
-    @property
-    def node_id(self) -> NodeId:
-        """Whose log."""
-        ...
-
-    @property
-    def type(self) -> str:
-        """As in the registry, lower case."""
-        ...
-
-    @property
-    def body(self) -> dict[str, Any]:
-        """JSON-like."""
-        ...
-
-
 class Commands:
     """Of one node."""
 
-    def __init__(self, seat: Seat, entries: Callable[[], Awaitable[Sequence[Logged]]]) -> None:
+    def __init__(self, seat: Seat) -> None:
         self._seat = seat
-        self._entries = entries
         self._commands: Mapping[str, Command] = {
             "status": self._status, "invite": self._invite, "withdraw": self._withdraw, "revoke": self._revoke,
             "quarantine": self._quarantine, "replace": self._replace, "renew": self._renew, "leave": self._leave,
@@ -307,23 +287,21 @@ class Commands:
     async def _audit(self, options: Options) -> Report:
         """Whether each certificate that is shown here stands in the logs of enough signers."""
         del options
-        newest = self._keeper.ledger.chain.newest
-        logged: dict[str, set[NodeId]] = {}
-        for entry in await self._entries():
-            if entry.type == EntryType.ISSUANCE.name.lower() and entry.node_id in newest.member_ids:
-                logged.setdefault(str(entry.body.get("serial")), set()).add(entry.node_id)
-        rows: list[dict[str, Any]] = []
-        for one in self._seat.certificates_of_newest_root():
-            serial = f"{one.serial:040x}"
-            rows.append({"name": one.name, "serial": serial, "logs": len(logged.get(serial, ()))})
-        bad = [row for row in rows if row["logs"] < newest.threshold]
-        said = [f"{row['name']}: {row['serial'][:8]} stands in {row['logs']} of {newest.threshold} logs" for row in bad]
-        good = f"{len(rows) - len(bad)} of {len(rows)} certificates stand in the logs of {newest.threshold} signers or more"
+        watching, newest = self._seat.watching, self._keeper.ledger.chain.newest
+        wanted = watching.wanted
+        await watching.loaded.wait()
+        rows: list[dict[str, Any]] = [
+            {"name": one.name, "serial": f"{one.serial:040x}", "logs": watching.logs(one)}
+            for one in self._seat.certificates_of_newest_root()
+        ]
+        bad = [row for row in rows if row["logs"] < wanted]
+        said = [f"{row['name']}: {row['serial'][:8]} stands in {row['logs']} of {wanted} logs" for row in bad]
+        good = f"{len(rows) - len(bad)} of {len(rows)} certificates stand in the logs of {wanted} signers or more"
         if newest.number == 0:
             rows, bad, said = [], [], []
             good = "founding key: what it has signed stands in one log"
-        fields = {"checked": rows, "threshold": newest.threshold, "unlogged": [row["serial"] for row in bad]}
-        if bad and newest.number:
+        fields = {"checked": rows, "threshold": wanted, "unlogged": [row["serial"] for row in bad]}
+        if bad:
             raise Refused(Reason.UNLOGGED_CERTIFICATE, "; ".join(said), hint="signers that were away write later: look again")
         return Report((*said, good), fields)
 

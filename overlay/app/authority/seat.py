@@ -10,6 +10,7 @@ from typing import Final
 import trio
 
 from attest.join import TpmJoinAppraiser
+from audit.log import AuditLog
 from overlay.app.authority.carrier import Carrier
 from overlay.app.authority.ceremonies import Ceremonies
 from overlay.app.authority.hosting import Hosting, Ports
@@ -24,6 +25,7 @@ from overlay.app.authority.shares import Shares
 from overlay.app.authority.signing import Surroundings
 from overlay.app.authority.succeeding import CeremonyPorts
 from overlay.app.authority.upkeep import Upkeep
+from overlay.app.authority.watching import Watching
 from overlay.core.authority.contents import ClosingCheckpoint
 from overlay.core.certificates import VerifiedCertificate, verify_under
 from overlay.core.enrolment_files import Bundle
@@ -67,6 +69,7 @@ class SeatParts:
     refresh_wait: float  # seconds that a refresh waits for a member that is away
     recovery_wait: float  # seconds in which the old authority can answer a recovery
     refresh_every: float  # seconds between two refreshes that nobody has ordered
+    log: Callable[[], AuditLog | None]  # ours and the copies of others'; None until a certificate that has ended is renewed
     sign: Callable[[bytes], bytes] = field(repr=False)  # by our identity key; blocks
     heads: Callable[[tuple[NodeId, ...]], tuple[ClosingCheckpoint, ...]]
     log_ends: Callable[[tuple[NodeId, ...]], dict[LogName, LogEnd]] = field(default=lambda _nodes: {})
@@ -88,6 +91,7 @@ class Seat:
         self._ceremonies: Ceremonies | None = None
         self._quarantine: OwnQuarantine | None = None
         self._upkeep: Upkeep | None = None
+        self._watching: Watching | None = None
 
     @property
     def ceremonies(self) -> Ceremonies:
@@ -100,6 +104,12 @@ class Seat:
         """Once it has begun."""
         assert self._keeper is not None
         return self._keeper
+
+    @property
+    def watching(self) -> Watching:
+        """Once it has begun, with a log."""
+        assert self._watching is not None
+        return self._watching
 
     @property
     def renewing(self) -> Renewing:
@@ -243,6 +253,10 @@ class Seat:
             nursery.start_soon(quarantine.run)
             nursery.start_soon(upkeep.run)
             nursery.start_soon(refreshing.run)
+            log = self.parts.log()
+            if log is not None:
+                self._watching = Watching(self._keeper, log, self.certificates_of_newest_root)
+                nursery.start_soon(self._watching.run)
             yield self
 
     @property
