@@ -307,7 +307,7 @@ async def invited_in_private(tmp_path: Path, *, life: timedelta = HOUR) -> Async
 
 async def test_a_signer_judges_an_invite_by_an_operator_who_is_away(tmp_path: Path) -> None:
     async with invited_in_private(tmp_path) as (alice, bob, token):
-        async with Visitor(token).at(alice) as visit:
+        async with Visitor(token, name="carol").at(alice) as visit:
             assert (await visit.asks()).approved
         [held] = alice.node.seat.ledger.orders.held.values()
         assert held.signers == (bob.node.node_id,)
@@ -317,7 +317,7 @@ async def test_a_signer_judges_an_invite_by_an_operator_who_is_away(tmp_path: Pa
 async def test_after_a_restart_a_signer_still_judges_it(tmp_path: Path) -> None:
     async with invited_in_private(tmp_path) as (alice, _bob, token):
         folder = alice.node.folder
-    async with opened(folder) as alice, Visitor(token).at(alice) as visit:
+    async with opened(folder) as alice, Visitor(token, name="carol").at(alice) as visit:
         assert (await visit.asks()).approved
 
 

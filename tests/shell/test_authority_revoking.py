@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from overlay.app.authority.joining import JoinOver
 from overlay.app.compose import Assembly
 from overlay.core.authority.order_bodies import Quarantine, Revoke
 from overlay.core.certificate_profile import ED25519_OID, seal
@@ -109,9 +110,9 @@ async def test_a_revoked_node_does_not_come_back_with_a_new_certificate(tmp_path
             await parted(alice.node, "bob")
         for name in ("mesh.cbor", "certificate.cbor"):
             (tmp_path / "bob" / name).unlink()
-        again = await join(tmp_path / "bob", await token_of(alice), name="bob")
-        assert again.node_id == bob.node.node_id
-        assert await kept_out(tmp_path / "bob", alice) is Reason.REVOKED
+        with pytest.raises(JoinOver) as refused:
+            await join(tmp_path / "bob", await token_of(alice), name="bob")
+        assert refused.value.reason is Reason.REVOKED
 
 
 async def test_a_node_that_was_away_learns_the_list_when_it_comes_back(tmp_path: Path) -> None:

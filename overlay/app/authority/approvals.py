@@ -10,7 +10,7 @@ from overlay.core.authority.order_bodies import Invite
 from overlay.core.authority.order_payload import Order
 from overlay.core.authority.record_requests import AuthorityTest, PolicyRequest
 from overlay.core.authority.requests import Request, pack_request
-from overlay.core.authority.revoking import check_list
+from overlay.core.authority.revoking import check_list, check_not_out
 from overlay.core.authority.x509_requests import IssueLeaf, RevocationList
 from overlay.core.certificate_request import verify_request
 from overlay.core.join_ports import LEAF_LIFE, Approval
@@ -69,8 +69,10 @@ class Approvals:
         match request:
             case IssueLeaf(renews=None):
                 self._check_join(request)
+                self.check_not_out(request.node_id, serial=None, ek_tag=request.facts.ek_tag)
             case IssueLeaf():
                 self._check_renewal(request)
+                self.check_not_out(request.node_id, serial=request.renews, ek_tag=request.facts.ek_tag)
             case RevocationList(facts=facts):
                 bound = self.ledger.bindings.highest_list(self.ledger.chain.newest_root.issuer)
                 check_list(facts, self.ledger.trust, self.acted_on(), self.ledger.members, self.at(), bound)
@@ -82,6 +84,10 @@ class Approvals:
                 return
             case _:
                 raise Refused(Reason.NOT_ALLOWED, f"no order that we know asks for {request.kind.name.lower()}")
+
+    def check_not_out(self, node_id: NodeId, *, serial: bytes | None, ek_tag: bytes | None) -> None:
+        """What we know now counts, whatever was in force when a link was made or a yes was given. Raises Refused."""
+        check_not_out(node_id, self.ledger.trust, self.acted_on(), self.at(), serial=serial, ek_tag=ek_tag)
 
     def _check_join(self, request: IssueLeaf) -> None:
         node_id = verify_request(request.csr).node_id

@@ -39,6 +39,7 @@ from overlay.core.joining import SIGNER
 from overlay.core.keys import NodeId
 from overlay.core.members import Seen
 from overlay.core.renewal import check_renewal
+from overlay.core.revocation_profile import serial_bytes
 from overlay.core.roots import LaterRoot
 from overlay.core.trust import Credentials
 from overlay.errors import OverlayError, Refused
@@ -138,6 +139,9 @@ class Hosting:
         order = next((one for one in self._keeper.orders_that_count() if one.hash == approval.invite_hash), None)
         if order is None:
             raise Refused(Reason.BAD_INVITE, "the invite does not count any more")
+        self._keeper.approvals.check_not_out(approval.node_id, serial=None, ek_tag=approval.facts.ek_tag)
+        if any(one.name == approval.name and one.node_id != approval.node_id for one in ledger.members):
+            raise Refused(Reason.NAME_TAKEN, f"{approval.name} is another node's name")  # one that came by file, too
         ledger.invites = ledger.invites.use(order, approval.node_id, approval.name, self._around.at())
         await ledger.flush()
         self._keeper.approvals.join(approval)
@@ -181,6 +185,8 @@ class Hosting:
 
     async def _approve_renewal(self, renewal: Renewal, old: VerifiedCertificate) -> IssueLeaf:
         ledger, at = self._ledger, self._around.at()
+        serial, tag = serial_bytes(old.serial), old.facts.ek_tag
+        self._keeper.approvals.check_not_out(old.node_id, serial=serial, ek_tag=tag)
         approval = check_renewal(
             renewal, old, facts=self._facts_now(old), grace=ledger.trust.grace, merged_age=MERGED_AGE, at=at
         )

@@ -47,6 +47,7 @@ from overlay.registry import FrameType, Reason
 
 TURN: Final = 0.4  # seconds from one signer's turn to publish a list to the next one's: our guess, ten times what it takes
 TRIES: Final = 8  # to have a list signed; each signer waits its turn anew
+FORGET_EVERY: Final = 3600.0  # seconds: our guess, orders are kept for a day after their end
 SUSPECT: Final = frozenset({Reason.BOUND_OTHERWISE, Reason.CLONED_IDENTITY})  # to ask for such a signature
 PASSED_OVER: Final = frozenset({  # what an honest peer may pass on, because it knows more or less than we do
     Reason.BAD_ORDER, Reason.CLOCK, Reason.TOO_MANY, Reason.NOT_ALLOWED, Reason.EQUIVOCATION, Reason.WRONG_GENERATION,
@@ -363,9 +364,17 @@ class Keeper:
         """Somebody should look."""
         self._engine.emit(AuthorityAlarm(node=str(node), reason=reason, detail=detail))
 
+    async def _forget(self) -> None:
+        """What is long over goes: else books would be full one day, and an operator could order nothing any more."""
+        while True:
+            self.ledger.forget(self._around.at())
+            self._counting &= self.ledger.orders.held.keys()
+            await trio.sleep(FORGET_EVERY)
+
     async def run(self) -> None:
         """Until cancelled."""
         self.publish_soon()  # a list may be due since before we were ended
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.ledger.run)
+            nursery.start_soon(self._forget)
             nursery.start_soon(self.desk.run)

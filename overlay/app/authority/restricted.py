@@ -9,12 +9,14 @@ from typing import Final
 
 import trio
 
+from overlay.core.authority.revoking import check_not_out
 from overlay.core.certificates import VerifiedCertificate
 from overlay.core.guests import renewer
 from overlay.core.join_frames import Renewal
 from overlay.core.join_result import JoinResult
 from overlay.core.keys import NodeId
 from overlay.core.mesh.found import Address
+from overlay.core.revocation_profile import serial_bytes
 from overlay.core.trust import VerifiedPeer
 from overlay.errors import OverlayError, PeerUnreachable, Refused
 from overlay.events import NodeEvent
@@ -63,6 +65,15 @@ class Restricted:
     def trust_moved(self) -> None:
         """Judge everybody anew."""
         self._engine.trust_moved()
+        for link, peer in tuple(self._links.values()):
+            certificate = peer.certificate
+            try:
+                check_not_out(
+                    peer.node_id, self._engine.parts.trust(), (), self._engine.parts.calendar(),
+                    serial=serial_bytes(certificate.serial), ek_tag=certificate.facts.ek_tag,
+                )
+            except Refused as error:
+                spawn(self._nursery, link.refuse, error)
 
     def linked_ids(self) -> tuple[NodeId, ...]:
         """Who can be told something."""

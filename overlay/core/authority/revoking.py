@@ -78,6 +78,29 @@ def check_list(
         raise Refused(Reason.CLOCK, "the list is of another time")
 
 
+def check_not_out(
+    node_id: NodeId, trust: TrustSet, orders: Iterable[Order], at: datetime, *, serial: bytes | None, ek_tag: bytes | None
+) -> None:
+    """Whether nothing stands against a node for which a certificate is wanted, in no list and in no order that counts.
+
+    Args:
+        serial: of the certificate that is renewed, 20 bytes.
+        ek_tag: of its machine, 32 bytes.
+
+    Raises:
+        Refused: REVOKED, QUARANTINED.
+    """
+    found = trust.revocations.merged(ordered(orders))
+    marks = (
+        found.nodes.get(node_id), found.keys.get(node_id), None if serial is None else found.serials.get(serial),
+        None if ek_tag is None else found.machines.get(ek_tag),
+    )
+    if any(mark is not None for mark in marks):
+        raise Refused(Reason.REVOKED, f"{node_id.short} is revoked")
+    if trust.quarantine_end(node_id, at) is not None:
+        raise Refused(Reason.QUARANTINED, f"{node_id.short} is in quarantine")
+
+
 def _is_by(der: bytes, root: Root) -> bool:
     """Whether that root signed it: tools look for a list by the issuer of the leaf."""
     try:
