@@ -3,7 +3,7 @@
 What a machine says to its own node takes no link. A message that finds no link is lost: the machines ask again.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -11,10 +11,13 @@ from typing import Final
 from overlay.core.authority.round_messages import Outgoing, RoundMessage, sign_round_message, verify_round_message
 from overlay.core.identity import LocalIdentity
 from overlay.core.keys import MeshId, NodeId
+from overlay.core.limits import MESSAGE_MAX
 from overlay.core.trust import VerifiedPeer
-from overlay.registry import FrameType
+from overlay.errors import Refused
+from overlay.registry import FrameType, Reason
 
 EARLY_MAX: Final = 256  # messages of sessions that nobody listens to yet: our guess
+EARLY_BYTES_MAX: Final = 8 * MESSAGE_MAX  # of all of them: our guess, eight tell a new member what they have bound
 
 Hear = Callable[[RoundMessage], None]
 Tell = Callable[[NodeId, FrameType, bytes], bool]
@@ -29,7 +32,7 @@ class Carrier:
         self._tell = tell
         self._listeners: dict[bytes, Hear] = {}
         self._others: Hear = self._keep_early
-        self._early: deque[RoundMessage] = deque(maxlen=EARLY_MAX)
+        self._early: deque[RoundMessage] = deque()
         self._local: deque[RoundMessage] = deque()
         self._delivering = False
 
@@ -51,10 +54,12 @@ class Carrier:
 
     @contextmanager
     def listening(self, session: bytes, hear: Hear) -> Iterator[None]:
-        """Messages of this session go there, those too that came early."""
+        """Messages of this session go there, those too that came early. Raises Refused(BUSY) if they go somewhere already."""
+        if session in self._listeners:
+            raise Refused(Reason.BUSY, "a session of that name is under way")
         self._listeners[session] = hear
         early = [message for message in self._early if message.session == session]
-        self._early = deque((one for one in self._early if one.session != session), maxlen=EARLY_MAX)
+        self._early = deque(one for one in self._early if one.session != session)
         for message in early:
             hear(message)
         try:
@@ -71,7 +76,14 @@ class Carrier:
         self._keep_early(message)
 
     def _keep_early(self, message: RoundMessage) -> None:
+        """Where there is no room, the oldest message goes of whoever has taken most of it."""
         self._early.append(message)
+        while len(self._early) > EARLY_MAX or sum(len(one.body) for one in self._early) > EARLY_BYTES_MAX:
+            taken = Counter[NodeId]()
+            for one in self._early:
+                taken[one.sender] += len(one.body) + EARLY_BYTES_MAX // EARLY_MAX
+            [(most, _)] = taken.most_common(1)
+            self._early.remove(next(one for one in self._early if one.sender == most))
 
     def _hand_out(self, message: RoundMessage) -> None:
         self._listeners.get(message.session, self._others)(message)

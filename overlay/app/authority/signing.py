@@ -156,8 +156,8 @@ class SigningDesk:
 
     async def _make_durable(self, signer: Signer, wanted: MakeDurable) -> None:
         """First the disk, then the commitment; a disk that fails is a signer that is silent."""
-        self._ledger.bindings = self._ledger.bindings.adding(wanted.added)
         try:
+            self._ledger.bindings = self._ledger.bindings.adding(wanted.added)
             await self._ledger.flush()
         except OverlayError as error:
             self._act(signer, [Declined(wanted.session, Reason.INTERNAL, str(error))])

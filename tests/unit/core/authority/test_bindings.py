@@ -15,7 +15,7 @@ from overlay.core.certificate_profile import Issuer, LeafFacts
 from overlay.core.keys import Ed25519Signer
 from overlay.core.policy import Attestation
 from overlay.core.revocation_profile import ListFacts, Revocations
-from overlay.core.wire import encode, make_map
+from overlay.core.wire import encode, make_map, sha256, u64
 from overlay.errors import Refused
 from overlay.registry import Reason
 from tests.unit.core.authority.signing_kit import INVITE, ISSUER, MESH, leaf, policy, renewal
@@ -248,3 +248,20 @@ def test_in_whatever_order_requests_come_no_binding_ever_changes(requests: list[
             continue
         assert before <= {row for rows in found.rows.values() for row in rows.values()}
         assert Bindings.unpack(found.pack()) == found
+
+
+def test_rows_that_go_round_in_a_circle_are_no_endless_loop() -> None:
+    one, two = both = (seed("one"), seed("two"))
+    circle = Bindings().adding([
+        Binding(Bound.NAME, b"bob", one),
+        *(Binding(Bound.REPLACED, sha256(old, b"bob"), new) for old, new in zip(both, (two, one), strict=True)),
+    ])  # fmt: skip
+    assert circle.bearers("bob") == [one, two]
+
+
+def test_the_highest_number_of_a_list_is_one_of_the_same_root() -> None:
+    def row(issuer: Issuer, number: int) -> Binding:
+        return Binding(Bound.LIST, sha256(issuer.spki) + u64(number), seed("list"))
+
+    found = Bindings().adding([row(ISSUER, 3), row(ISSUER, 256), row(NEXT, 70_000)])
+    assert (found.highest_list(ISSUER), found.highest_list(NEXT), Bindings().highest_list(ISSUER)) == (256, 70_000, 0)
