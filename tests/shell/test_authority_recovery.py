@@ -1,10 +1,14 @@
 """The authority of a mesh is lost: recovery keys name another one, it waits, and the mesh goes on; or the living answer."""
 
 import shutil
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -13,6 +17,7 @@ from audit.verify import verify_store
 from overlay.app.authority.recovery_at_rest import propose_at_rest, submit_at_rest
 from overlay.app.authority.recovery_proposals import Proposer, make
 from overlay.app.cli.recovery_keys import KeyMaker
+from overlay.app.compose import open_node
 from overlay.app.enrol import found_mesh
 from overlay.app.identity import identity_signer
 from overlay.core.authority.contents import ObjectKind
@@ -40,6 +45,7 @@ from tests.shell.authority_kit import (
     token_of,
     until,
 )
+from tests.shell.folder_kit import ALONE
 
 WAIT = 3.0  # seconds: long enough for a check before it is over
 NAMES = ("alice", "bob", "carol", "dave", "erin")
@@ -261,3 +267,43 @@ def propose_of(path: Path, key: RecoveryKey) -> RecoveryProposal:
         again = propose_at_rest(folder, lambda: identity_signer(folder, None), wall_clock())
     assert found == again
     return found.signed_by(key)
+
+
+async def test_a_day_later_when_every_certificate_has_ended_a_recovery_still_brings_the_mesh_back(tmp_path: Path) -> None:
+    path, keys = founded_with_keys(tmp_path, "1of1")
+    paths = [path, admitted(path, "bob", "signer"), admitted(path, "carol", "worker")]
+    async with linked(*paths) as nodes:
+        await many_hands(nodes, 2, NAMES[:2])
+    proposal = propose_of(path, keys[0])
+    with StateFolder.open(path, exclusive=True) as folder:
+        submit_at_rest(folder, proposal, tomorrow())
+    came: list[Running] = []
+    with trio.fail_after(2 * PATIENCE):
+        async with trio.open_nursery() as nursery:
+            port = free_port()
+
+            async def start(one: Path, **settings: Any) -> None:
+                found = Running()
+                config = replace(ALONE, recovery_wait=WAIT, **settings)
+                async with open_node(one, config=config, observers=[found.take], clock=tomorrow) as found.node:
+                    came.append(found)
+                    await trio.sleep_forever()
+
+            nursery.start_soon(partial(start, path, listen=("127.0.0.1", port)))
+            nursery.start_soon(partial(start, paths[2], seeds=(f"127.0.0.1:{port}",)))
+            await until(lambda: len(came) == 2)
+            await met(*came)
+            assert {generation(one) for one in came} == {2}
+            nursery.cancel_scope.cancel()
+
+
+def tomorrow() -> datetime:
+    """When leaves of today have ended."""
+    return wall_clock() + timedelta(hours=26)
+
+
+def free_port() -> int:
+    """A TCP port that nobody uses at this moment."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
