@@ -66,6 +66,10 @@ class Attester:
         """What makes our evidence now."""
         return self._prover
 
+    def look_at_policy(self) -> None:
+        """Another policy may ask for other measurements: from the next proof on."""
+        self._prover = self._make_prover(self.identity)
+
     def admission(self, link: Link, binding: Binding) -> None:
         """A peer's CHALLENGE asks for evidence. What is a signature in memory is made at once; a TPM is asked for many."""
         if self._prover.kind is EvidenceKind.SOFTWARE:

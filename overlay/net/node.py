@@ -530,6 +530,7 @@ class Node:
     def trust_moved(self) -> None:
         """Judge everybody anew, those who are not open yet, too: who is trusted no more is gone when this returns."""
         trust, at = self.parts.trust(), self.parts.calendar()
+        self._attester.look_at_policy()
         kept_out = self.kept_out_until is not None
         for link in self.pool.all_links:
             if kept_out:

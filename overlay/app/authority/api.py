@@ -120,6 +120,10 @@ class Authority:
         """A proposal that enough recovery keys have signed: everybody hears of it, and it waits."""
         return await self._ask("submit-recovery", {"proposal": proposal, "dry_run": dry_run})
 
+    async def policy(self, text: str, *, dry_run: bool = False) -> Report:
+        """Put a policy in force, TOML; a looser one takes two operators."""
+        return await self._ask("policy", {"policy": text, "dry_run": dry_run})
+
     async def audit(self) -> Report:
         """Whether every certificate that we have seen stands in enough logs of signers."""
         return await self._ask("audit", {})

@@ -6,8 +6,10 @@ from datetime import datetime
 from typing import Final, TypeVar
 
 from overlay.app.authority.ledger import Ledger
+from overlay.app.authority.ordered_policies import check_ordered
 from overlay.core.authority.order_bodies import Invite
 from overlay.core.authority.order_payload import Order
+from overlay.core.authority.order_rules import Standing
 from overlay.core.authority.record_requests import AuthorityTest, PolicyRequest
 from overlay.core.authority.requests import Request, pack_request
 from overlay.core.authority.revoking import check_list, check_not_out
@@ -18,7 +20,6 @@ from overlay.core.keys import NodeId
 from overlay.core.policy import Policy
 from overlay.core.renewal import RenewalApproval
 from overlay.core.revocation_profile import serial_bytes
-from overlay.core.wire import sha256
 from overlay.errors import Refused
 from overlay.registry import Reason
 
@@ -36,6 +37,7 @@ class Approvals:
     ledger: Ledger
     acted_on: Callable[[], Sequence[Order]]  # the orders that count now
     at: Callable[[], datetime]
+    standing: Callable[[], Standing]
     joins: dict[Key, Approval] = field(default_factory=dict)
     renewals: dict[Key, tuple[RenewalApproval, NodeId | None]] = field(default_factory=dict)
     agreed: set[bytes] = field(default_factory=set)  # packed requests of a ceremony that we take part in
@@ -116,11 +118,10 @@ class Approvals:
             raise Refused(Reason.BOUND_OTHERWISE, "not the renewal that we have approved")
 
     def _check_policy(self, payload: bytes) -> None:
-        policy, wanted = Policy.unpack(payload), sha256(payload)
+        policy = Policy.unpack(payload)
         if policy.version <= self.ledger.trust.policy.policy.version:
             raise Refused(Reason.BAD_POLICY, "a policy that is no newer")
-        if not any(getattr(order.body, "policy_hash", None) == wanted for order in self.acted_on()):
-            raise Refused(Reason.NOT_ALLOWED, "no operator has ordered this policy")
+        check_ordered(self.ledger, self.standing(), policy, self.at())
 
 
 def _leaf_of(approval: Approval, use: int) -> IssueLeaf:

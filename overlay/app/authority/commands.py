@@ -8,6 +8,7 @@ import trio
 
 from overlay.app.authority.api import Report
 from overlay.app.authority.keeper import Keeper, Taken
+from overlay.app.authority.policy_commands import PolicyCommands
 from overlay.app.authority.recovery_commands import RecoveryCommands, recovery_fields, recovery_lines
 from overlay.app.authority.seat import Seat
 from overlay.core.authority.group_orders import Distribute, Refresh, Reshare
@@ -45,7 +46,7 @@ class Commands:
             "quarantine": self._quarantine, "replace": self._replace, "renew": self._renew, "leave": self._leave,
             "distribute": self._distribute, "refresh": self._refresh, "reshare": self._reshare, "repair": self._repair,
             "audit": self._audit, "countersign": self._countersign, "grant": self._grant,
-            **RecoveryCommands(seat).commands,
+            **RecoveryCommands(seat).commands, **PolicyCommands(seat).commands,
         }
 
     async def perform(self, command: str, options: Options) -> Report:

@@ -91,7 +91,7 @@ class Keeper:
     def __init__(self, around: Surroundings, ledger: Ledger, carrier: Carrier, engine: Engine) -> None:
         self.ledger = ledger
         self.carrier = carrier
-        self.approvals = Approvals(ledger, self.orders_that_count, around.at)
+        self.approvals = Approvals(ledger, self.orders_that_count, around.at, self.standing)
         self.desk = SigningDesk(
             around, ledger, carrier, approve=self.approvals.approve, note=self.note, hand=lambda: hand_in_force(ledger)
         )
@@ -188,7 +188,11 @@ class Keeper:
 
     def waiting_orders(self) -> tuple[Order, ...]:
         """Those that another operator has to sign, too."""
-        return tuple(one for one in self.ledger.orders.in_force(self._around.at()) if one.hash not in self._counting)
+        in_force = sha256(self.ledger.trust.policy.policy.pack())
+        return tuple(
+            one for one in self.ledger.orders.in_force(self._around.at())
+            if one.hash not in self._counting and getattr(one.body, "policy_hash", b"") != in_force
+        )
 
     def standing(self) -> Standing:
         """What we know of operators and roles."""

@@ -16,6 +16,8 @@ from overlay.app.authority.ceremonies import Ceremonies
 from overlay.app.authority.hosting import Hosting, Ports
 from overlay.app.authority.keeper import Keeper
 from overlay.app.authority.ledger import Ledger
+from overlay.app.authority.policies import METHOD as POLICY
+from overlay.app.authority.policies import PolicyDesk
 from overlay.app.authority.quarantine import OwnQuarantine
 from overlay.app.authority.recovering import Recovering, RecoveryPorts
 from overlay.app.authority.refreshing import Refreshing
@@ -112,6 +114,11 @@ class Seat:
         return self._watching
 
     @property
+    def policies(self) -> PolicyDesk:
+        """Once it has begun."""
+        return PolicyDesk(self.engine, self.keeper)
+
+    @property
     def renewing(self) -> Renewing:
         """Once it has begun."""
         assert self._renewing is not None
@@ -175,6 +182,10 @@ class Seat:
             raise NotAllowed("only members of the authority ask for this")
         return self.ceremonies.group_news()
 
+    async def serve_policy(self, request: Request) -> bytes:
+        """The service `overlay.policy`: an operator's node asks us, as a signer, to have a policy signed."""
+        return await self.policies.serve(request)
+
     async def serve_where(self, request: Request) -> bytes:
         """The service `overlay.where`: the TCP port on which we listen, two bytes."""
         del request
@@ -192,7 +203,10 @@ class Seat:
     @property
     def services(self) -> Mapping[str, Handler]:
         """What peers may ask us for."""
-        return {METHOD: self.serve_renewal, WHERE: self.serve_where, GROUP: self.serve_group}
+        return {
+            METHOD: self.serve_renewal, WHERE: self.serve_where, GROUP: self.serve_group,
+            POLICY: self.serve_policy,
+        }
 
     async def serve_renewal(self, request: Request) -> bytes:
         """The service `overlay.renew`: a linked peer asks us, as a signer, to renew its certificate."""

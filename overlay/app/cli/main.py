@@ -46,6 +46,7 @@ COMMANDS: Final = {
     "ca": (AUTHORITY, "Those who together hold the key of the mesh."),
     "backup": (BACKUP, "Write identity, membership, trust and logs of this node to FILE, encrypted."),
     "restore": (BACKUP, "Make the state folder of a node anew from a backup FILE."),
+    "policy": ("overlay.app.cli.policy", "Put the policy in FILE, TOML, in force."),
     "attest": ("overlay.app.cli.attest", "What was measured on this machine, and what that is worth."),
     "config": ("overlay.app.cli.config", "The settings of the node."),
     "doctor": ("overlay.app.cli.doctor", "Say what of this host a node can use."),
