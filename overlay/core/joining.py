@@ -207,9 +207,11 @@ class Joiner:
         if self._quorum is None:
             return frozenset()
         approved = self._approved & self._quorum.members
-        if len(approved) >= self._quorum.threshold:
-            return approved - self._failed
-        return self._quorum.members - approved - self._failed
+        fresh = self._quorum.members - approved - self._failed
+        if len(approved) < self._quorum.threshold:
+            return fresh
+        finishing = approved - self._failed
+        return finishing if finishing == approved else finishing | fresh  # one may have said yes and not signed
 
     def _leave(self, refused: Reason | None) -> list[JoinerEvent]:
         self.state, self._due, self._messages = State.IDLE, math.inf, []

@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from overlay.app.authority.hosting import RENEWALS_PER_DAY
 from overlay.app.authority.joining import JoinOver
 from overlay.app.authority.resharing import session_for
 from overlay.app.authority.succeeding import session_of
@@ -20,7 +21,10 @@ from overlay.core.authority.round_messages import Outgoing
 from overlay.core.authority.stored_rollover import pack_rollover
 from overlay.core.authority.x509_requests import CrossCertificate
 from overlay.core.certificate_profile import Issuer
+from overlay.core.certificates import VerifiedCertificate
+from overlay.core.enrolment_files import Bundle
 from overlay.core.join_frames import Renewal
+from overlay.core.join_result import JoinResult
 from overlay.core.keys import Ed25519Signer
 from overlay.core.wire import make_map, sha256
 from overlay.errors import Refused
@@ -211,3 +215,46 @@ async def test_an_order_that_is_long_over_takes_no_place_in_the_book(tmp_path: P
     async with opened(path) as alice:
         await until(lambda: not alice.node.seat.ledger.orders.held)
         assert not alice.node.seat.keeper.orders_that_count()
+
+
+async def test_a_member_that_renews_without_end_is_stopped(tmp_path: Path) -> None:
+    path = founded(tmp_path)
+    async with linked(path, admitted(path, "dave")) as (alice, dave):
+        hosting, renewal = alice.node.seat._hosting, renewal_of(dave)
+        certificate = dave.node.engine.identity.verified.certificate
+        assert hosting is not None
+        for number in range(RENEWALS_PER_DAY):
+            old = replace(certificate, serial=number + 1)
+            assert (await hosting.renew(replace(renewal, serial=number + 1), old)).approved
+        result = await hosting.renew(renewal, certificate)
+        assert result.reason is Reason.TOO_MANY
+        again = await hosting.renew(replace(renewal, serial=1), replace(certificate, serial=1))
+        assert again.approved  # a retry costs nothing
+
+
+@pytest.mark.parametrize("lie", ["nothing", "old", "garbage"])
+async def test_a_signer_that_says_yes_and_does_not_sign_stops_no_renewal(tmp_path: Path, lie: str) -> None:
+    async with signers(tmp_path, "dave") as nodes:
+        await distributed(nodes)
+        dave = nodes[3]
+        liar, before = min(nodes[:3], key=lambda one: one.node.node_id), dave.node.engine.identity.verified.certificate
+        hosting = liar.node.seat._hosting
+        assert hosting is not None
+        leaf = before.der if lie == "old" else b"garbage"
+
+        async def renew(renewal: Renewal, old: VerifiedCertificate) -> JoinResult:
+            if renewal.finish is None:
+                return JoinResult(approved=True)
+            if lie == "nothing":
+                return JoinResult(reason=Reason.INTERNAL)
+            ledger = liar.node.seat.ledger
+            return JoinResult(approved=True, bundle=Bundle(
+                mesh_name=ledger.trust.root.name, root=ledger.trust.root.der, leaf=leaf,
+                chain=tuple(one.root.der for one in ledger.trust.later), gate_number=1, gate_key=bytes(32),
+                policy=ledger.trust.policy.raw, authority_object=ledger.chain.objects[0].raw,
+            ))  # fmt: skip
+
+        hosting.renew = renew
+        found = await dave.node.seat.renewing.renew()
+        assert found.not_before > before.not_before
+        assert dave.node.engine.identity.verified.certificate.serial == found.serial

@@ -1,5 +1,6 @@
 """Talks to guests: joiners (mode 2) and nodes that renew (mode 3, or a call on an open link)."""
 
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -47,6 +48,8 @@ from overlay.net.guest import GuestLink
 from overlay.registry import FrameType, Mode, Reason
 
 Host = Callable[[GuestLink], Awaitable[None]]
+RENEWALS_PER_DAY: Final = 24  # of one node: our guess, a certificate lives a day; a book of renewals keeps each for 90 days
+DAY: Final = 24 * 3600.0  # seconds
 MERGED_AGE: Final = 0.0  # seconds: our trust set and those of linked signers are the same, whatever moves is passed on
 
 
@@ -71,6 +74,7 @@ class Hosting:
         self._ledger = keeper.ledger
         self._ports = ports
         self._checker = LedgerChecker(self._books)
+        self._renewed: dict[NodeId, deque[float]] = {}  # when, by node that had a good certificate: as many as there are
 
     # --- TrustKeeper ------------------------------------------------------------------------------------------------
 
@@ -193,11 +197,23 @@ class Hosting:
         instead = self._replaced_by(old.node_id)
         if instead is not None:
             approval = replace(approval, name=instead.name, facts=replace(approval.facts, roles=instead.roles))
-        ledger.renewals = ledger.renewals.bind(old, renewal, at, ledger.trust.grace)
+        renewals = ledger.renewals.bind(old, renewal, at, ledger.trust.grace)
+        if renewals is not ledger.renewals:
+            self._count_renewal(old.node_id)
+        ledger.renewals = renewals
         await ledger.flush()
         instead_of = None if instead is None else instead.node_id
         self._keeper.approvals.renewal(approval, instead_of)
         return self._keeper.approvals.request_for_renewal(approval, instead_of)
+
+    def _count_renewal(self, node_id: NodeId) -> None:
+        """One node fills the book for nobody else. Raises Refused(TOO_MANY)."""
+        now, times = trio.current_time(), self._renewed.setdefault(node_id, deque())
+        while times and times[0] <= now - DAY:
+            times.popleft()
+        if len(times) >= RENEWALS_PER_DAY:
+            raise Refused(Reason.TOO_MANY, f"{node_id.short} has renewed {RENEWALS_PER_DAY} times within a day")
+        times.append(now)
 
     def _replaced_by(self, node_id: NodeId) -> Seen | None:
         """Whose place this node takes, by an order that counts."""

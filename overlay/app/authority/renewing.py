@@ -91,32 +91,54 @@ class Renewing:
                 begin_attempt, ports.kept(), ports.certificate(), ports.make_request, ports.at()
             )
             await ports.keep(attempt)
-            bundle = await self._collect(attempt)
-            certificate = ports.verify(bundle)
+            bundle, certificate = await self._collect(attempt)
             await ports.install(bundle)
             return certificate
 
-    async def _collect(self, attempt: Attempt) -> Bundle:
+    async def _collect(self, attempt: Attempt) -> tuple[Bundle, VerifiedCertificate]:
+        """As soon as t have said yes one of them is to finish. If that fails the others are asked, too, and then finish: so a
+        signer that says yes and does not sign, or gives something else, is none that the others cannot do without."""
         threshold, members = self._ports.quorum()
-        approved, said = [], {}
+        approved, idle, said = list[NodeId](), list[NodeId](), dict[NodeId, Reason]()
         for member in members:
             result = await self._ask(member, attempt.renewal)
-            if result.approved:
-                approved.append(member)
-            elif result.reason is not None:
-                said[member] = result.reason
+            if not result.approved:
+                said[member] = result.reason or Reason.MALFORMED
+                continue
+            approved.append(member)
+            idle.append(member)
             if len(approved) >= threshold:
-                break
-        for member in approved if len(approved) >= threshold else ():
-            finish = Renewal(
-                csr=attempt.csr, serial=attempt.serial, not_before=attempt.not_before, finish=Finish(tuple(sorted(approved)))
-            )
-            result = await self._ask(member, finish)
-            if result.bundle is not None:
-                return result.bundle
-            said[member] = result.reason or Reason.TIMEOUT
+                first = len(approved) == threshold
+                found = await self._finish(idle.pop(0 if first else -1), attempt, approved, said)
+                if found is not None:
+                    return found
+        for member in idle if len(approved) >= threshold else ():
+            found = await self._finish(member, attempt, approved, said)
+            if found is not None:
+                return found
         words = ", ".join(f"{node.short} {reason.name.lower()}" for node, reason in said.items()) or "too few can be reached"
         raise Refused(Reason.NOT_ENOUGH_SIGNERS, f"{len(approved)} of {threshold} signers renew: {words}")
+
+    async def _finish(
+        self, member: NodeId, attempt: Attempt, approved: list[NodeId], said: dict[NodeId, Reason]
+    ) -> tuple[Bundle, VerifiedCertificate] | None:
+        """What that signer makes of it, if it is what we want; else `said` tells why not."""
+        finish = Renewal(
+            csr=attempt.csr, serial=attempt.serial, not_before=attempt.not_before, finish=Finish(tuple(sorted(approved)))
+        )
+        result = await self._ask(member, finish)
+        said[member] = result.reason or Reason.TIMEOUT
+        if result.bundle is None:
+            return None
+        try:
+            certificate = self._ports.verify(result.bundle)
+        except Refused as error:
+            said[member] = error.reason
+            return None
+        if certificate.not_before != attempt.not_before:  # another one of ours, which would be renewed again at once
+            said[member] = Reason.BAD_CERTIFICATE
+            return None
+        return result.bundle, certificate
 
     async def _ask(self, member: NodeId, renewal: Renewal) -> JoinResult:
         try:

@@ -221,14 +221,22 @@ def failing(reason: Reason) -> Callable[[SignerSide, FinishWanted], list[SignerE
 def test_another_approver_finishes_when_one_cannot() -> None:
     talk = joined(Talk(make_plan(), finish_with=failing(Reason.NOT_ENOUGH_SIGNERS)), A, B)
     assert talk.failure is None
-    assert talk.joiner.candidates == (hints()[0],)
+    assert {one.node_id for one in talk.joiner.candidates} == {A.node_id, C.node_id}
     talk.finish_with = None
     assert joined(talk, A).bundle is not None
 
 
 def test_the_join_ends_when_no_approver_can_finish() -> None:
-    talk = joined(Talk(make_plan(), finish_with=failing(Reason.NOT_ENOUGH_SIGNERS)), A, B, A)
+    talk = joined(Talk(make_plan(), finish_with=failing(Reason.NOT_ENOUGH_SIGNERS)), A, B, A, C)
     assert talk.failure is Reason.NOT_ENOUGH_SIGNERS
+
+
+def test_a_signer_that_says_yes_and_does_not_sign_costs_that_signer_and_no_join() -> None:
+    talk = joined(Talk(make_plan(), finish_with=failing(Reason.NOT_ENOUGH_SIGNERS)), A, B, A)
+    assert talk.failure is None and [one.node_id for one in talk.joiner.candidates] == [C.node_id]
+    talk.finish_with = None
+    assert joined(talk, C).bundle is not None
+    assert set(talk.finished[-1].approvers) == {A.node_id, B.node_id, C.node_id}
 
 
 def test_a_link_that_ends_in_the_middle_costs_that_signer() -> None:
