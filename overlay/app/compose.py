@@ -22,6 +22,7 @@ from audit.chain import ChainState
 from audit.log import AuditLog
 from discovery.mdns import MdnsFinder
 from discovery.static import BookFinder, StaticFinder
+from overlay.app.authority.gating import GateRing
 from overlay.app.authority.ledger import Ledger
 from overlay.app.authority.seat import Seat, SeatParts
 from overlay.app.authority.shares import Shares
@@ -243,6 +244,7 @@ class Setup:
         self._floor = load_floor(folder)
         self.at = calendar(lambda: self._floor, clock)
         self.memory = PeerMemory(folder, self.at)
+        self.ring = GateRing(folder, membership.mesh, self.at())
         self._tpm = tpm
         self.ledger = Ledger(folder, membership.mesh)
         self._manifest = package_manifest(installed_root())
@@ -296,7 +298,7 @@ class Setup:
         self, log: AuditLog, topics: TopicKeeper, offers: Offers, listen: tuple[str, int]
     ) -> NodeParts:
         """Everything that the engine needs."""
-        config, mesh = self.config, self.membership.mesh
+        config = self.config
 
         async def renew() -> LocalIdentity:
             identity = await trio.to_thread.run_sync(self._endorser.renew, self.at())
@@ -304,7 +306,7 @@ class Setup:
             return identity
 
         return NodeParts(
-            identity=self.identity, trust=self.trust, gate_keys=(mesh.gate_key,), tag=secrets.token_bytes(8),
+            identity=self.identity, trust=self.trust, gate_keys=self.ring.passing, tag=secrets.token_bytes(8),
             calendar=self.at, chance=SystemChance(), appraiser=PolicyAppraiser(self.policy), prover=self._prover,
             renew=renew, finders=self._finders(), known=self._known, keepers=(log, topics),
             services={**offers.services, **self.seat.services}, trust_keeper=self.seat,
@@ -319,7 +321,7 @@ class Setup:
             return await trio.to_thread.run_sync(self._endorser.renew, self.at())
 
         return NodeParts(
-            identity=self.identity, trust=self.trust, gate_keys=(self.membership.mesh.gate_key,), tag=secrets.token_bytes(8),
+            identity=self.identity, trust=self.trust, gate_keys=self.ring.passing, tag=secrets.token_bytes(8),
             calendar=self.at, chance=SystemChance(), appraiser=PolicyAppraiser(self.policy), prover=self._prover,
             renew=renew, finders=self._finders(), known=self._known, keepers=(), services={}, trust_keeper=self.seat,
             transient=_nothing_transient, listen=listen,
@@ -338,7 +340,7 @@ class Setup:
         return SoftwareProver(signer=identity.message, kid=identity.kid, mesh_id=self.mesh_id, claims=claims)
 
     def _make_seat(self) -> Seat:
-        mesh, name = self.membership.mesh, self.identity.verified.name
+        name = self.identity.verified.name
 
         def policy() -> Policy:
             found = self.policy()
@@ -346,7 +348,7 @@ class Setup:
 
         return Seat(SeatParts(
             folder=self.folder, ledger=self.ledger, appraiser=TpmJoinAppraiser(policy, EndorsementTrust), at=self.at,
-            gate=lambda: (mesh.gate_number, mesh.gate_key), addresses_of=self._addresses_of, learn=self.memory.learn,
+            gate=lambda: self.ring.newest, ring=self.ring, addresses_of=self._addresses_of, learn=self.memory.learn,
             make_request=lambda: build_request(self.signer, name), install=self._endorser.install,
             shares=Shares(self.folder, self.ledger, self.identity.node_id), sign=self.signer.sign, heads=self._heads,
             log_ends=self._log_ends, refresh_wait=self.config.refresh_wait, recovery_wait=self.config.recovery_wait,

@@ -1,6 +1,6 @@
 """TRUST_UPDATE: what moves the trust set of whoever hears it, and the same as a node keeps it.
 
-    TRUST_UPDATE = {0:1, 1:[revocation list DER, ...], 2:policy?}
+    TRUST_UPDATE = {0:1, 1:[revocation list DER, ...], 2:policy?, 3:gate key?}
     kept         = {0:1, 1:[[root certificate DER, accepted], ...], 2:[list DER, ...], 3:policy, 4:[[node, until, order], ...]}
 
 Nothing in an update is believed because of who sends it: each part is signed by the mesh key.
@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from overlay.core.certificates import Root
+from overlay.core.gate_keys import GATE_KEY_MAX
 from overlay.core.keys import NodeId
 from overlay.core.limits import CHAIN_BYTES_MAX, TRUST_UPDATE_MAX
 from overlay.core.policy import POLICY_MAX, verify_policy
@@ -38,16 +39,19 @@ class TrustUpdate:
 
     lists: tuple[bytes, ...] = field(default=(), repr=False)
     policy: bytes | None = field(default=None, repr=False)
+    gate: bytes | None = field(default=None, repr=False)  # the newest gate key, as it is carried (`gate_keys.py`)
 
     def pack(self) -> bytes:
         """The body."""
-        return make_map(list(self.lists), self.policy)
+        return make_map(list(self.lists), self.policy, self.gate)
 
     @classmethod
     def unpack(cls, body: bytes) -> "TrustUpdate":
         """Raises Refused(MALFORMED, TOO_LARGE or UNSUPPORTED)."""
-        lists, policy = open_map(body, _LISTS, Maybe(Bytes(1, POLICY_MAX)), limit=TRUST_UPDATE_MAX)
-        return cls(tuple(lists), policy)
+        lists, policy, gate = open_map(
+            body, _LISTS, Maybe(Bytes(1, POLICY_MAX)), Maybe(Bytes(1, GATE_KEY_MAX)), limit=TRUST_UPDATE_MAX
+        )
+        return cls(tuple(lists), policy, gate)
 
     def applied(self, trust: TrustSet) -> TrustSet:
         """The set after it; an older policy, and what is by a root that is still to come, is passed over.

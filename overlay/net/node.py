@@ -130,6 +130,7 @@ class Node:
         self._observers = list(observers)
         self.skews = Skews()
         self._serving: Counter[NodeId] = Counter()  # stream handlers that run, also those whose stream is broken
+        self._finding: set[trio.CancelScope] = set()
         self._seen_hellos = SeenEphemerals()
         self._seen_calls = SeenCalls()
         self._desk = CallDesk(parts.services, nursery, parts.calendar)
@@ -201,12 +202,8 @@ class Node:
                 level=own.certificate.facts.level,
             )
         )
-        facts = AnnouncementFacts(
-            port=self.port, tag=self.parts.tag, node_id=own.node_id, gate_keys=tuple(self.parts.gate_keys),
-            known=self.parts.known,
-        )
         for finder in self.parts.finders:
-            self._nursery.start_soon(self._find, finder, facts)
+            self._nursery.start_soon(self._find, finder)
 
     async def stop(self) -> None:
         """Say GOODBYE to everyone and let it go out."""
@@ -250,9 +247,27 @@ class Node:
         parts = self.parts
         return shows_gate_key(greeting, parts.gate_keys[:2], (parts.tag, NO_TAG), self._seen_hellos)
 
-    async def _find(self, finder: Finder, facts: AnnouncementFacts) -> None:
+    def _facts(self) -> AnnouncementFacts:
+        return AnnouncementFacts(
+            port=self.port, tag=self.parts.tag, node_id=self.identity.node_id, gate_keys=tuple(self.parts.gate_keys),
+            known=self.parts.known,
+        )
+
+    def gate_moved(self) -> None:
+        """There is another gate key: finders begin anew with it, for what they announce and whom they recognise."""
+        for scope in self._finding:
+            scope.cancel()
+
+    async def _find(self, finder: Finder) -> None:
+        """For as long as the node runs; anew with each gate key."""
         try:
-            await finder.run(facts, self.pool.found)
+            while True:
+                with trio.CancelScope() as scope:
+                    self._finding.add(scope)
+                    await finder.run(self._facts(), self.pool.found)
+                self._finding.discard(scope)
+                if not scope.cancel_called:
+                    return
         except HostLacks as error:
             self.emit(FinderFailed(detail=str(error), hint=error.hint))
 
@@ -531,11 +546,7 @@ class Node:
         """Judge everybody anew, those who are not open yet, too: who is trusted no more is gone when this returns."""
         trust, at = self.parts.trust(), self.parts.calendar()
         self._attester.look_at_policy()
-        kept_out = self.kept_out_until is not None
         for link in self.pool.all_links:
-            if kept_out:
-                link.close(Reason.QUARANTINED)
-                continue
             peer = link.session.peer
             if peer is None:
                 continue
@@ -543,6 +554,11 @@ class Node:
                 asked(partial(trust.judge, peer, at))
             except Refused as error:
                 link.refuse(error.reason, error.detail)
+
+    def close_links(self, reason: Reason) -> None:
+        """Say GOODBYE on every link; what dials goes on."""
+        for link in self.pool.all_links:
+            link.close(reason)
 
     def _rejected(self, peer: NodeId, reason: Reason, detail: str) -> None:
         link = self.pool.links.get(peer)

@@ -12,6 +12,7 @@ import trio
 
 from overlay.app.authority.approvals import Approvals
 from overlay.app.authority.carrier import Carrier
+from overlay.app.authority.gating import GateRing
 from overlay.app.authority.ledger import Ledger
 from overlay.app.authority.signing import OF_SIGNERS, SigningDesk, Surroundings, hand_in_force, is_of_next_key
 from overlay.core.authority.order_bodies import Quarantine as QuarantineOrder
@@ -28,6 +29,8 @@ from overlay.core.authority.x509_requests import IssueLeaf, RevocationList
 from overlay.core.certificate_profile import serial_number
 from overlay.core.certificate_request import verify_request
 from overlay.core.certificates import TOLERANCE
+from overlay.core.gate_keys import verify_gate_key
+from overlay.core.identity import LocalIdentity
 from overlay.core.keys import NodeId
 from overlay.core.trust import Quarantine, TrustSet, VerifiedPeer
 from overlay.core.trust_update import TrustUpdate, update_of
@@ -71,6 +74,10 @@ class Engine(Protocol):
         """Who is linked."""
         ...
 
+    def gate_moved(self) -> None:
+        """There is another gate key."""
+        ...
+
     def emit(self, event: NodeEvent) -> None:
         """Tell observers."""
         ...
@@ -88,7 +95,12 @@ class Taken:
 class Keeper:
     """Of one node."""
 
-    def __init__(self, around: Surroundings, ledger: Ledger, carrier: Carrier, engine: Engine) -> None:
+    def __init__(
+        self, around: Surroundings, ledger: Ledger, carrier: Carrier, engine: Engine, ring: GateRing,
+        identity: Callable[[], LocalIdentity],
+    ) -> None:
+        self._ring = ring
+        self._identity = identity
         self.ledger = ledger
         self.carrier = carrier
         self.approvals = Approvals(ledger, self.orders_that_count, around.at, self.standing)
@@ -119,6 +131,8 @@ class Keeper:
         update = update_of(ledger.trust)
         if update.lists or ledger.trust.policy.policy.version > 1:
             tell(peer, FrameType.TRUST_UPDATE, update.pack())
+        if self._ring.keys.signed is not None:
+            tell(peer, FrameType.TRUST_UPDATE, TrustUpdate(gate=self._ring.keys.signed).pack())
         at = self._around.at()
         for held in ledger.orders.held.values():
             if held.order.not_after >= at:
@@ -236,14 +250,30 @@ class Keeper:
         """Lists and a policy. Raises Refused."""
         before = self.ledger.trust
         after = update.applied(before)
-        if after.hash == before.hash:
-            return
+        if after.hash != before.hash:
+            self._take_news(before, after, sender)
+        if update.gate is not None:
+            self.take_gate_key(update.gate, sender)
+
+    def _take_news(self, before: TrustSet, after: TrustSet, sender: NodeId | None) -> None:
         news = TrustUpdate(
             tuple(one.der for one in after.lists if one not in before.lists),
             after.policy.raw if after.policy != before.policy else None,
         )
         self._pass_on(FrameType.TRUST_UPDATE, news.pack(), sender)  # those hear it, too, whose links end by it
         self.move(after)
+
+    def take_gate_key(self, raw: bytes, sender: NodeId | None = None) -> None:
+        """What the newest gate key is. Raises Refused."""
+        ledger, at, ring = self.ledger, self._around.at(), self._ring
+        if raw == ring.keys.signed:
+            return
+        number, key = verify_gate_key(raw, ledger.trust, ledger.was_signer, ring.keys.newest.number, at)
+        if not ring.take(number, key, raw, at):
+            return
+        spawn(self._around.nursery, ring.write)
+        self._pass_on(FrameType.TRUST_UPDATE, TrustUpdate(gate=raw).pack(), sender)
+        self._engine.gate_moved()
 
     def move(self, after: TrustSet) -> None:
         """Another trust set is in force; who is trusted no more is gone when this returns."""
@@ -295,7 +325,11 @@ class Keeper:
             der = await self.desk.sign(RevocationList(facts))
         except Refused:
             return False
+        before = set(ledger.trust.revocations.nodes)
         self.take_update(TrustUpdate((der,)))
+        if set(ledger.trust.revocations.nodes) - before:
+            at, mesh_id = self._around.at(), ledger.trust.mesh_id
+            self.take_gate_key(self._ring.next_one(self._identity(), mesh_id, self._around.chance, at))  # they know the old one
         return next_list(ledger.trust, self.orders_that_count(), ledger.members, self._around.at()) is None
 
     # --- the authority ----------------------------------------------------------------------------------------------

@@ -218,6 +218,10 @@ class Ledger:
         """Whether it is a member of the authority in force."""
         return self._chain.is_signer(node_id)
 
+    def was_signer(self, node_id: NodeId) -> bool:
+        """Whether it is, or ever was, a member of the authority."""
+        return any(node_id in one.member_ids for one in self._chain.objects)
+
     def forget(self, at: datetime) -> None:
         """Leave out what is long over."""
         for name, value in (

@@ -10,7 +10,9 @@ from typing import Final, Protocol
 import trio
 
 from overlay.events import NodeEvent, QuarantineBegan, QuarantineEnded
+from overlay.registry import Reason
 
+PEERS_WITHIN: Final = 1.0  # seconds in which peers end the links, and say that they did; then we do: our guess
 LOOK: Final = 60.0  # seconds at most until the calendar is looked at again, which may be set meanwhile: our guess
 
 
@@ -20,6 +22,10 @@ class Engine(Protocol):
     @property
     def kept_out_until(self) -> datetime | None:
         """Until when it is in quarantine; None if it is not."""
+        ...
+
+    def close_links(self, reason: Reason) -> None:
+        """Say GOODBYE on every link."""
         ...
 
     def emit(self, event: NodeEvent) -> None:
@@ -55,6 +61,8 @@ class OwnQuarantine:
             until = self._engine.kept_out_until
             if until is not None and until != self._told:
                 self._engine.emit(QuarantineBegan(until=until.isoformat()))
+                await trio.sleep(PEERS_WITHIN)
+                self._engine.close_links(Reason.QUARANTINED)
             elif until is None and self._told is not None:
                 self._engine.emit(QuarantineEnded())
             self._told = until

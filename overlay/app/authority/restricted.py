@@ -75,6 +75,10 @@ class Restricted:
             except Refused as error:
                 spawn(self._nursery, link.refuse, error)
 
+    def gate_moved(self) -> None:
+        """There is another gate key."""
+        self._engine.gate_moved()
+
     def linked_ids(self) -> tuple[NodeId, ...]:
         """Who can be told something."""
         return tuple(dict.fromkeys((*self._engine.linked_ids(), *self._links)))

@@ -13,6 +13,7 @@ from attest.join import TpmJoinAppraiser
 from audit.log import AuditLog
 from overlay.app.authority.carrier import Carrier
 from overlay.app.authority.ceremonies import Ceremonies
+from overlay.app.authority.gating import GateRing
 from overlay.app.authority.hosting import Hosting, Ports
 from overlay.app.authority.keeper import Keeper
 from overlay.app.authority.ledger import Ledger
@@ -63,6 +64,7 @@ class SeatParts:
     appraiser: TpmJoinAppraiser
     at: Callable[[], datetime]
     gate: Callable[[], tuple[int, bytes]]
+    ring: GateRing
     addresses_of: Callable[[NodeId], tuple[str, ...]]
     learn: Callable[[NodeId, str, Address], None]  # where a member listens
     make_request: Callable[[], bytes]  # a CSR for our identity key
@@ -231,7 +233,9 @@ class Seat:
             carrier = Carrier(
                 own=lambda: engine.identity, mesh_id=self.ledger.trust.mesh_id, tell=restricted.tell
             )
-            self._keeper = Keeper(around, self.ledger, carrier, restricted)
+            self._keeper = Keeper(
+                around, self.ledger, carrier, restricted, self.parts.ring, identity=lambda: engine.identity
+            )
             self._hosting = Hosting(around, self._keeper, Ports(
                 identity=lambda: engine.identity, appraiser=self.parts.appraiser, gate=self.parts.gate,
                 credentials_of=self._credentials_of, addresses_of=self.parts.addresses_of,
