@@ -2,7 +2,7 @@
 
 import math
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -258,3 +258,26 @@ async def test_a_signer_that_says_yes_and_does_not_sign_stops_no_renewal(tmp_pat
         found = await dave.node.seat.renewing.renew()
         assert found.not_before > before.not_before
         assert dave.node.engine.identity.verified.certificate.serial == found.serial
+
+
+@dataclass
+class Line:
+    """A link of mode 3, as far as it can be refused."""
+
+    reasons: list[Reason] = field(default_factory=list)
+
+    async def refuse(self, error: Refused) -> None:
+        self.reasons.append(error.reason)
+
+
+async def test_a_restricted_link_ends_when_its_node_is_put_out(tmp_path: Path) -> None:
+    path = founded(tmp_path)
+    async with linked(path, admitted(path, "dave"), admitted(path, "erin")) as (alice, dave, erin):
+        restricted, lines = alice.node.seat._restricted, (Line(), Line())
+        assert restricted is not None
+        for one, line in zip((dave, erin), lines, strict=True):
+            restricted._links[one.node.node_id] = line, alice.node.engine.verified_peer(one.node.node_id)
+        await alice.node.authority.quarantine("dave")
+        await until(lambda: lines[0].reasons == [Reason.QUARANTINED])
+        assert lines[1].reasons == []
+        restricted._links.clear()

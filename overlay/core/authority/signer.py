@@ -8,6 +8,7 @@ and gone before the share leaves. Nothing that a peer does raises out of `receiv
 """
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
@@ -166,9 +167,14 @@ class Signer:
         if len(own) >= SESSIONS_PER_COORDINATOR:
             del self._sessions[own[0]]
             return [Declined(own[0], Reason.SUPERSEDED)]
-        if len(self._sessions) >= SESSIONS_MAX:
+        if len(self._sessions) < SESSIONS_MAX:
+            return []
+        [(most, count)] = Counter(key.coordinator for key in self._sessions).most_common(1)
+        if count <= len(own) + 1:
             raise Refused(Reason.TOO_MANY, "sessions")
-        return []
+        oldest = next(key for key in self._sessions if key.coordinator == most)  # a few do not keep the others out
+        del self._sessions[oldest]
+        return [Declined(oldest, Reason.SUPERSEDED)]
 
     def _count_leaf(self, now: float) -> None:
         left = min(LEAF_BURST, self._leaves + (now - self._counted) * LEAF_RATE)

@@ -354,3 +354,13 @@ def test_a_commitment_to_nothing_is_refused() -> None:
     with pytest.raises(Refused, match="bad share"):
         read_commitment(2, pack_commitment(good)[:32] + identity)
     assert read_commitment(2, pack_commitment(good)) == good
+
+
+def test_a_few_coordinators_do_not_keep_all_others_out() -> None:
+    bench, few = Bench(), [NodeId(seed("few", str(number))) for number in range(machine.SESSIONS_MAX // 8)]
+    for number in range(machine.SESSIONS_MAX):
+        bench.ask(AuthorityTest(bytes(32)), key=key(number, few[number % len(few)]))
+    events = bench.ask(AuthorityTest(bytes(32)), key=key(1000))
+    [declined] = [event for event in events if isinstance(event, Declined)]
+    assert declined.reason is Reason.SUPERSEDED and declined.session.coordinator in few
+    assert any(isinstance(event, ApprovalWanted) and event.session == key(1000) for event in events)
