@@ -73,14 +73,14 @@ class Recovering:
 
     def _remind(self) -> None:
         for candidate in self._keeper.ledger.chain.candidates:
-            self._alarm(self._words(candidate))
+            self._alarm(self._words(candidate), candidate.object.member_ids[0])
 
     def _chain_moved(self, before: AuthorityChain) -> None:
         """The keeper has taken an object that is a recovery, or that came while one waited."""
         chain = self._keeper.ledger.chain
         for candidate in chain.candidates:
             if candidate not in before.candidates:
-                self._alarm(self._words(candidate))
+                self._alarm(self._words(candidate), candidate.object.member_ids[0])
         if len(chain.candidates) > 1:
             self._alarm("two recoveries contest each other: neither takes effect, until the authority signs a successor")
         if before.candidates and not chain.candidates:
@@ -95,8 +95,8 @@ class Recovering:
             f"on {ends}, unless the authority of today signs a successor before: `overlay ca distribute`"
         )
 
-    def _alarm(self, words: str) -> None:
-        self._keeper.alarm(self._around.own_id, Reason.RECOVERY, words)
+    def _alarm(self, words: str, about: NodeId | None = None) -> None:
+        self._keeper.alarm(about or self._around.own_id, Reason.RECOVERY, words)
 
     # --- taking effect ----------------------------------------------------------------------------------------------
 
