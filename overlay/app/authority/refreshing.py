@@ -71,7 +71,7 @@ class Refreshing:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            await trio.sleep(self._look)
+            await trio.sleep(self._look * (0.5 + self._around.chance.fraction()))  # else two that are late meet again and again
             if self._is_due():
                 await self._begin()
 
