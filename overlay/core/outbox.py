@@ -10,7 +10,7 @@ from enum import IntEnum, auto
 from typing import Final
 
 from overlay.core.frames import coalesce, header, pack_header_into, pack_message
-from overlay.core.limits import FRAME_HEADER, NOISE_PLAINTEXT_MAX, SEAL_AT_ONCE, TELEMETRY_QUEUE_MAX
+from overlay.core.limits import FRAME_HEADER, NOISE_PLAINTEXT_MAX, SEAL_AT_ONCE, TELEMETRY_QUEUE_MAX, WRITE_MAX
 from overlay.core.records import LENGTH_SIZE, OVERHEAD, Sealer
 from overlay.registry import FrameType
 
@@ -163,5 +163,5 @@ def _size(message: list[bytes]) -> int:
     return sum(map(len, message))
 
 
-ROOM: Final = SEAL_AT_ONCE + (SEAL_AT_ONCE // NOISE_PLAINTEXT_MAX + 3) * (OVERHEAD + FRAME_HEADER) + 4096
+ROOM: Final = WRITE_MAX + (WRITE_MAX // NOISE_PLAINTEXT_MAX + 3) * (OVERHEAD + FRAME_HEADER) + 4096
 """Bytes of a buffer for `seal_into`: a write of a stream, its segments, and what records and frames add."""

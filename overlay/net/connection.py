@@ -57,27 +57,33 @@ class SocketConnection:
         self._socket = stream.socket
         self._descriptor: int = stream.socket.fileno()
         self._turns = 0
-        self._drained = True  # the last receive took all there was
+        self._drained = True  # the last receive was not so much that there is probably more by now
         self._bulk = False  # it was much: the kernel wakes us for more only when there is much again
 
     async def receive_into(self, buffer: memoryview) -> int | None:
         """See `Connection`."""
         try:
-            if self._bulk and self._drained:
-                with trio.move_on_after(BULK_PATIENCE):
-                    await trio.lowlevel.wait_readable(self._descriptor)
-            elif self._drained:
-                await trio.lowlevel.wait_readable(self._descriptor)
+            if self._drained:
+                await self._wait()
             else:
                 await self._turn()
             while (count := self._receive_now(buffer)) is None:
-                self._expect(bulk=False)
-                await trio.lowlevel.wait_readable(self._descriptor)
+                await self._wait()
         except trio.ClosedResourceError:  # what `interrupt` raises in whoever waits
             return None
-        self._drained = count < len(buffer)
+        self._drained = count < BULK_WANTED
         self._expect(bulk=count >= BULK_FROM)
         return count
+
+    async def _wait(self) -> None:
+        """Until something has come; under bulk data until it is much, for a millisecond."""
+        if not self._bulk:
+            await trio.lowlevel.wait_readable(self._descriptor)
+            return
+        with trio.move_on_after(BULK_PATIENCE) as patience:
+            await trio.lowlevel.wait_readable(self._descriptor)
+        if patience.cancelled_caught:
+            self._expect(bulk=False)
 
     def _expect(self, *, bulk: bool) -> None:
         """Under bulk data each turn of the event loop shall bring much; after a millisecond it brings what there is."""

@@ -33,6 +33,7 @@ from overlay.core.stream_events import (
 )
 from overlay.core.trust import VerifiedPeer
 from overlay.errors import PeerUnreachable
+from overlay.net.buffers import receive_buffer
 from overlay.net.connection import Connection, connection_over
 from overlay.net.stream import Stream
 from overlay.registry import FrameType, Reason, ReplyStatus
@@ -41,19 +42,6 @@ NOTHING = memoryview(b"")
 OF_STREAMS = (StreamAccepted, StreamRoom, StreamSigned, StreamEnded, StreamBroken)
 
 Owner = Callable[["Link", Event], None]
-
-
-_BUFFER = trio.lowlevel.RunVar[memoryview]("overlay receive buffer")
-
-
-def receive_buffer() -> memoryview:
-    """Room for what links receive. All links of one event loop share it: nobody keeps bytes in it over a turn."""
-    try:
-        return _BUFFER.get()
-    except LookupError:
-        buffer = memoryview(bytearray(limits.RECEIVE_SIZE))
-        _BUFFER.set(buffer)
-        return buffer
 
 
 class Link:
