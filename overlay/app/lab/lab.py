@@ -89,10 +89,12 @@ class Lab:
         for machine in self.machines:
             await machine.wait_started()
 
-    def start(self, machine: Machine, *, ahead: float = 0.0, defect: str = "") -> None:
+    def start(
+        self, machine: Machine, *, ahead: float = 0.0, defect: str = "", seeds: Sequence[Machine] = ()
+    ) -> None:
         """Run it, for the first time or again: as it is, with a clock that is so many seconds ahead, or with a defect."""
         machine.tell = partial(self._tell, machine.name)
-        settings = self.settings(machine.host)
+        settings = [*self.settings(machine.host), *(word for seed in seeds for word in ("--seed", seed.address))]
         if not ahead and not defect:
             machine.start(settings, nursery=self._nursery)
             return

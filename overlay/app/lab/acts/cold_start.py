@@ -36,13 +36,16 @@ async def control(story: Story) -> None:
 
 
 async def attack(story: Story) -> Observation:
-    """The machine that was revoked asks for a new certificate in the same way, with a disk that does not know of it."""
+    """The machine that was revoked asks for a new certificate in the same way, with a disk that does not know of it.
+
+    The gate key has changed with the revocation, so it does not recognise the others' announcements: it is told where they are.
+    """
     lab = story.lab
     if story.revoked is None or story.earlier is None:
         raise CheckFailed("nobody was revoked")
     thief = Machine(story.revoked.name, story.revoked.host, story.earlier, story.revoked.node_id)
     since = await lab.positions()
-    lab.start(thief, ahead=AHEAD)
+    lab.start(thief, ahead=AHEAD, seeds=lab.machines)
     victim, event = await lab.first_seen(
         refused(Reason.REVOKED.name, thief.node_id), since, within=DONE_WITHIN, what=f"{thief.name} turned away"
     )
