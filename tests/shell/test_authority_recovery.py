@@ -23,6 +23,7 @@ from overlay.app.identity import identity_signer
 from overlay.core.authority.contents import ObjectKind
 from overlay.core.authority.objects import Signatures, assemble
 from overlay.core.authority.record_requests import AuthorityTest
+from overlay.core.join_frames import Renewal
 from overlay.core.keys import verify_ed25519
 from overlay.core.policy import Policy
 from overlay.core.recovery_files import RecoveryKey, RecoveryProposal
@@ -297,6 +298,21 @@ async def test_a_day_later_when_every_certificate_has_ended_a_recovery_still_bri
             await met(*came)
             assert {generation(one) for one in came} == {2}
             nursery.cancel_scope.cancel()
+
+
+async def test_a_renewal_that_was_begun_a_day_ago_is_not_bound_to_a_certificate_that_has_ended(tmp_path: Path) -> None:
+    path, _ = founded_with_keys(tmp_path)
+    async with opened(admitted(path, "bob")) as bob:
+        own, request = bob.node.engine.identity.verified.certificate, bob.node.seat.parts.make_request()
+    begun = own.not_before + timedelta(minutes=1)
+    set_calendar(path, begun + timedelta(hours=25))
+    async with opened(path) as alice:
+        hosting = alice.node.seat._hosting
+        assert hosting is not None
+        stale = Renewal(csr=request, serial=own.serial, not_before=begun)
+        assert (await hosting.renew(stale, own)).reason is Reason.CLOCK
+        fresh = replace(stale, not_before=begun + timedelta(hours=2))
+        assert (await hosting.renew(fresh, own)).approved
 
 
 def tomorrow() -> datetime:

@@ -16,7 +16,7 @@ from overlay.core.authority.orders import OPERATOR, SignedOrder, parse_order
 from overlay.core.authority.x509_requests import IssueLeaf
 from overlay.core.certificate_profile import LeafFacts
 from overlay.core.certificate_request import Request
-from overlay.core.certificates import VerifiedCertificate
+from overlay.core.certificates import VerifiedCertificate, show_time
 from overlay.core.enrolment_files import Bundle
 from overlay.core.guests import host
 from overlay.core.handshake import Side
@@ -24,7 +24,7 @@ from overlay.core.identity import LocalIdentity
 from overlay.core.invite_checker import Ledger as Books
 from overlay.core.invite_checker import LedgerChecker
 from overlay.core.join_frames import Join, Renewal
-from overlay.core.join_ports import GrantedInvite, JoinAppraiser, JoinLink
+from overlay.core.join_ports import LEAF_LIFE, GrantedInvite, JoinAppraiser, JoinLink
 from overlay.core.join_result import JoinResult, SignerHint
 from overlay.core.join_signer import (
     STEP_TIMEOUT,
@@ -189,6 +189,8 @@ class Hosting:
 
     async def _approve_renewal(self, renewal: Renewal, old: VerifiedCertificate) -> IssueLeaf:
         ledger, at = self._ledger, self._around.at()
+        if renewal.not_before + LEAF_LIFE <= at:  # begun while nobody could sign: bound now, it would keep out the next try
+            raise Refused(Reason.CLOCK, f"the certificate would have ended on {show_time(renewal.not_before + LEAF_LIFE)}")
         serial, tag = serial_bytes(old.serial), old.facts.ek_tag
         self._keeper.approvals.check_not_out(old.node_id, serial=serial, ek_tag=tag)
         approval = check_renewal(

@@ -23,8 +23,10 @@ from overlay.core.authority.recovery import Candidate
 from overlay.core.authority.succession import AuthorityChain
 from overlay.core.certificates import show_time
 from overlay.core.identity import LocalIdentity
+from overlay.core.join_ports import LEAF_LIFE
 from overlay.core.keys import NodeId
 from overlay.core.recovery_files import RecoveryProposal
+from overlay.core.renewal import Attempt
 from overlay.errors import Refused, UsageError
 from overlay.registry import Reason
 from overlay.store.state import RENEWAL_ATTEMPT, StateFolder
@@ -117,7 +119,7 @@ class Recovering:
         ledger.chain = after
         self._keeper.move(replace(trust, old_serials=ledger.members.frozen))
         await ledger.flush()
-        await trio.to_thread.run_sync(self._ports.folder.remove, RENEWAL_ATTEMPT)  # one that nobody can ever answer
+        await trio.to_thread.run_sync(_forget_attempt, self._ports.folder, at)
         await self._finish()
         self._keeper.now_in_force()
         self._ports.look()
@@ -201,6 +203,16 @@ class Recovering:
 
     def _has_share(self, node: NodeId) -> bool:
         return node == self._around.own_id and self._keeper.ledger.share is not None
+
+
+def _forget_attempt(folder: StateFolder, at: datetime) -> None:
+    """A renewal that the old authority never answered, and whose certificate would have ended: no signer binds it any more."""
+    content = folder.read(RENEWAL_ATTEMPT)
+    try:
+        if content is not None and Attempt.unpack(content).not_before + LEAF_LIFE <= at:
+            folder.remove(RENEWAL_ATTEMPT)
+    except Refused:
+        return
 
 
 def complete(proposal: RecoveryProposal, chain: AuthorityChain) -> bytes:
