@@ -8,6 +8,7 @@ import trio
 from overlay.events import AuthorityAlarm, EndComes
 from overlay.net.system import wall_clock
 from overlay.registry import EntryType, Reason
+from overlay.testing import mesh
 from tests.shell.authority_kit import DAY, HOUR, Running, founded, join, opened, set_calendar, token_of, until
 
 
@@ -87,3 +88,14 @@ async def test_one_failure_of_a_renewal_is_no_alarm(tmp_path: Path) -> None:
         assert alice.all(AuthorityAlarm) == []
         alice.node.seat._failed("or not")
         assert len(alice.all(AuthorityAlarm)) == 1
+
+
+async def test_a_share_of_a_new_key_is_not_taken_for_an_old_one() -> None:
+    names = ("alice", "bob", "carol")
+    async with mesh(*names, roles={name: ("signer",) for name in names[1:]}) as nodes:
+        await nodes[0].authority.distribute(names, 2)
+        for node in nodes:
+            with trio.fail_after(20):
+                while node.seat.ledger.chain.newest.number == 0 or node.seat.ledger.share is None:  # noqa: ASYNC110
+                    await trio.sleep(0.01)
+            assert not [one for one in node.statistics().warnings if "share" in one]

@@ -14,6 +14,7 @@ import trio
 from overlay.app.authority.ledger import Ledger
 from overlay.core.alarms import Lifelong, Mortal, Stage, next_alarm, stage_of
 from overlay.core.authority.order_bodies import Invite
+from overlay.core.authority.sharing import Share
 from overlay.core.authority.upkeep_record import UpkeepRecord
 from overlay.core.certificate_profile import Life
 from overlay.core.keys import NodeId
@@ -74,7 +75,7 @@ class Upkeep:
         """All that ends, and of which somebody should be warned."""
         ledger = self._ledger
         found = [Mortal(Lifelong.ROOT, f"root {k}", root.life) for k, root in enumerate(ledger.trust.roots.all)]
-        if ledger.share is not None and ledger.chain.newest.number and self.record.generation == ledger.share.generation:
+        if ledger.share is not None and ledger.chain.newest.number and self._knows(ledger.share):
             life = Life.between(self.record.since, self.record.since + self._share_life)
             found.append(Mortal(Lifelong.SHARE, f"share {self.record.root.hex()[:8]}-{self.record.generation}", life))
         for held in ledger.orders.held.values():
@@ -83,6 +84,10 @@ class Upkeep:
             if ours and order.not_after - order.not_before > TOKEN_LIFE and not self._is_withdrawn(order.body):
                 found.append(Mortal(Lifelong.TOKEN, f"token {order.hash.hex()[:16]}", Life(order.not_before, order.not_after)))
         return tuple(found)
+
+    def _knows(self, share: Share) -> bool:
+        """Whether the record is of this share, and not of the one before, which may be of another key."""
+        return (self.record.root, self.record.generation) == (self._ledger.chain.newest_root.key_hash, share.generation)
 
     def _is_withdrawn(self, body: object) -> bool:
         return isinstance(body, Invite) and body.invite_id in self._ledger.invites.withdrawn
