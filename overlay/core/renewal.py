@@ -84,8 +84,11 @@ class Attempt:
 def begin_attempt(
     kept: Attempt | None, replaced: VerifiedCertificate, request: Callable[[], bytes], at: datetime
 ) -> Attempt:
-    """The kept attempt if it is for this certificate, else a new one. `request` makes a CSR; a TPM takes its time."""
-    if kept is not None and kept.serial == replaced.serial:
+    """The kept attempt if it is for this certificate, else a new one. `request` makes a CSR; a TPM takes its time.
+
+    One that was begun a day ago leads to a certificate that has ended: signers refuse it (CLOCK), so it is begun anew.
+    """
+    if kept is not None and kept.serial == replaced.serial and at < kept.not_before + LEAF_LIFE:
         return kept
     begin = max(at, replaced.not_before + timedelta(seconds=1))  # newer than the one before, however soon it is renewed
     return Attempt(csr=request(), serial=replaced.serial, not_before=begin.astimezone(UTC).replace(microsecond=0))
