@@ -50,7 +50,7 @@ from overlay.store.state import StateFolder
 from tests.shell.folder_kit import ALONE, Started
 from tests.unit.core.authority_kit import seed
 
-PATIENCE = 15.0
+PATIENCE = 30.0
 POLL = 0.005
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
