@@ -6,7 +6,7 @@ import pytest
 from blake3 import blake3
 
 from overlay.core import limits
-from overlay.core.limits import METHOD_MAX, RESET_TEXT_MAX, SEGMENT_AFTER, SEGMENT_BYTES, UNSIGNED_AFTER
+from overlay.core.limits import FRAME_BODY_MAX, METHOD_MAX, RESET_TEXT_MAX, SEGMENT_AFTER, SEGMENT_BYTES, UNSIGNED_AFTER
 from overlay.core.stream_credit import WINDOW_FIRST, WINDOW_MAX, StreamLimits
 from overlay.core.stream_events import (
     StreamAccepted,
@@ -341,8 +341,22 @@ def test_pieces_are_slices_of_what_was_written_and_fit_into_frames() -> None:
     data = memoryview(pattern(200_000))
     size, pieces = pair.alice.streams.write(stream, data, pair.now)
     assert size == 200_000
-    assert [len(body) for _, _, body in pieces] == [65_511, 65_511, 65_511, 3_467]
+    assert [len(body) for _, _, body in pieces] == [50_000] * 4
     assert all(kind is DATA and isinstance(body, memoryview) and body.obj is data.obj for kind, _, body in pieces)
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_511, 65_512, 2 * 65_511, 2 * 65_511 + 1])
+def test_pieces_are_as_few_as_frames_allow_and_equally_long(size: int) -> None:
+    pair = Pair()
+    stream = pair.opened(signed=False)
+    data = pattern(size)
+    taken, pieces = pair.alice.streams.write(stream, memoryview(data), pair.now)
+    lengths = [len(body) for _, _, body in pieces]
+    assert taken == size
+    assert b"".join(body for _, _, body in pieces) == data
+    assert len(lengths) == -(-size // FRAME_BODY_MAX)
+    assert max(lengths, default=0) <= FRAME_BODY_MAX
+    assert max(lengths, default=0) - min(lengths, default=0) < max(len(lengths), 1)
 
 
 def test_one_write_takes_no_more_than_a_batch() -> None:
