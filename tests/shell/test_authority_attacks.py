@@ -273,11 +273,11 @@ class Line:
 async def test_a_restricted_link_ends_when_its_node_is_put_out(tmp_path: Path) -> None:
     path = founded(tmp_path)
     async with linked(path, admitted(path, "dave"), admitted(path, "erin")) as (alice, dave, erin):
-        restricted, lines = alice.node.seat._restricted, (Line(), Line())
+        restricted, lines = alice.node.seat._restricted, (Line(), Line(), Line())
         assert restricted is not None
-        for one, line in zip((dave, erin), lines, strict=True):
-            restricted._links[one.node.node_id] = line, alice.node.engine.verified_peer(one.node.node_id)
+        for one, line in zip((dave, dave, erin), lines, strict=True):  # dave has two of them
+            restricted._talking.append((line, alice.node.engine.verified_peer(one.node.node_id)))
         await alice.node.authority.quarantine("dave")
-        await until(lambda: lines[0].reasons == [Reason.QUARANTINED])
-        assert lines[1].reasons == []
-        restricted._links.clear()
+        await until(lambda: [line.reasons for line in lines[:2]] == [[Reason.QUARANTINED]] * 2)
+        assert lines[2].reasons == []
+        restricted._talking.clear()

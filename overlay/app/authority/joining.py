@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 PATIENCE: Final = 60.0  # seconds to find enough signers: our guess
 AGAIN: Final = 2.0  # seconds until an address that did not answer is tried again
 TAG_SIZE: Final = 8
+PORT_MAX: Final = 65_535
 NOBODY: Final = "is a signer of the mesh up, and in this network? Else have a token made with `overlay invite --address`"
 
 Prove = Callable[[JoinTpm, JoinChallenge, JoinBinding], Awaitable[TpmAnswer]]
@@ -185,7 +186,7 @@ class _Search:
 
     def _add(self, address: str, node_id: NodeId) -> None:
         host, _, port = address.rpartition(" ")
-        if host and port.isdigit():
+        if host and port.isascii() and port.isdigit() and 0 < int(port) <= PORT_MAX:
             place = self._places.setdefault((host, int(port)), _Place((host, int(port))))
             place.peer = place.peer or node_id
 

@@ -44,6 +44,7 @@ class Restricted:
         self._received = received
         self._nursery = nursery
         self._links: dict[NodeId, tuple[GuestLink, VerifiedPeer]] = {}
+        self._talking: list[tuple[GuestLink, VerifiedPeer]] = []  # all of them: one node may have two
         self._answers: dict[NodeId, trio.MemorySendChannel[JoinResult]] = {}
         self._dialling: set[Address] = set()
         self._met: dict[Address, NodeId] = {}  # who answered where
@@ -65,7 +66,7 @@ class Restricted:
     def trust_moved(self) -> None:
         """Judge everybody anew."""
         self._engine.trust_moved()
-        for link, peer in tuple(self._links.values()):
+        for link, peer in tuple(self._talking):
             certificate = peer.certificate
             try:
                 check_not_out(
@@ -150,6 +151,7 @@ class Restricted:
     async def _talk(self, link: GuestLink, peer: VerifiedPeer) -> None:
         """Until it ends."""
         self._links[peer.node_id] = link, peer
+        self._talking.append((link, peer))
         self.opened(peer.node_id)
         try:
             while True:
@@ -161,18 +163,19 @@ class Restricted:
                 else:
                     self._received(peer, frame.type, frame.body)
         finally:
+            self._talking.remove((link, peer))
             if self._links.get(peer.node_id) == (link, peer):
                 del self._links[peer.node_id]
-            channel = self._answers.get(peer.node_id)
-            if channel is not None:
-                channel.close()  # whoever waits for an answer waits no more
+                channel = self._answers.get(peer.node_id)
+                if channel is not None:
+                    channel.close()  # whoever waits for an answer waits no more
 
     async def _answer(self, link: GuestLink, peer: VerifiedPeer, body: bytes) -> None:
         assert self.renew is not None
         try:
             result = await self.renew(Renewal.unpack(body), peer.certificate)
-        except Refused as error:
-            result = JoinResult(reason=error.reason)
+        except OverlayError as error:  # a disk that is full ends no node either
+            result = JoinResult(reason=error.reason if isinstance(error, Refused) else Reason.INTERNAL)
         await link.send(FrameType.JOIN_RESULT, result.pack())
 
     def _take_answer(self, peer: NodeId, body: bytes) -> None:
