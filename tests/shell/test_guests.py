@@ -39,11 +39,11 @@ async def ended(link: GuestLink) -> OverlayError:
 
 async def test_a_frame_that_no_joiner_sends_ends_its_link_and_nothing_else(tmp_path: Path) -> None:
     path = founded(tmp_path)
-    async with linked(path, admitted(path, "bob")) as (alice, _bob):
+    async with linked(path, admitted(path, "carol")) as (alice, _carol):
         visitor = Visitor(await token_of(alice))
         async with visitor.at(alice) as visit:
             assert (await visit.says(FrameType.TRUST_UPDATE, b"\xa0")).reason is Reason.UNEXPECTED_FRAME
-        assert [peer.name for peer in alice.node.peers] == ["bob"]
+        assert [peer.name for peer in alice.node.peers] == ["carol"]
         async with visitor.at(alice) as visit:
             assert (await visit.asks()).approved
 
