@@ -141,9 +141,9 @@ async def parted(one: LocalNode, name: str) -> None:
             await one.wait_peers_change()
 
 
-async def until(what: Callable[[], bool]) -> None:
+async def until(what: Callable[[], bool], patience: float = PATIENCE) -> None:
     """Until it is so, which nobody tells."""
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(patience):
         while not what():  # noqa: ASYNC110
             await trio.sleep(POLL)
 

@@ -64,7 +64,7 @@ async def test_all_are_waited_for_and_whoever_holds_a_young_share_holds_it_up(tm
         assert {generation(one) for one in nodes} == {0}
         slow._rules = bob._rules
         for one in nodes:
-            await until(lambda one=one: generation(one) >= 1)
+            await until(lambda one=one: generation(one) >= 1, 4 * PATIENCE)  # a try that fails has to time out first
 
 
 async def test_nobody_takes_part_in_a_refresh_that_is_not_due(tmp_path: Path) -> None:
