@@ -224,7 +224,11 @@ class Seat:
     async def begin(self, engine: Node) -> "AsyncIterator[Seat]":
         """Take part, for the length of the block."""
         async with background() as nursery:
-            self._engine = engine
+            upkeep = await trio.to_thread.run_sync(partial(  # the only wait: a peer that opens finds all of us or nothing
+                Upkeep, self.parts.folder, self.ledger, engine.identity.node_id, at=self.parts.at, emit=engine.emit,
+                refresh_every=self.parts.refresh_every,
+            ))
+            self._engine, self._upkeep = engine, upkeep
             self._restricted = restricted = Restricted(engine, self.parts.addresses_of, self.received, nursery)
             self._around = around = Surroundings(
                 own_id=engine.identity.node_id, chance=engine.parts.chance, at=self.parts.at, linked=restricted.linked,
@@ -242,10 +246,6 @@ class Seat:
             ))
             self._quarantine = quarantine = OwnQuarantine(engine, self.parts.at)
             self._keeper.on_trust = quarantine.trust_moved
-            self._upkeep = upkeep = await trio.to_thread.run_sync(partial(
-                Upkeep, self.parts.folder, self.ledger, around.own_id, at=self.parts.at, emit=engine.emit,
-                refresh_every=self.parts.refresh_every,
-            ))
             restricted.renew, restricted.opened = self._hosting.renew, self._restricted_opened
             self._ceremonies = Ceremonies(around, self._keeper, self.parts.shares, CeremonyPorts(
                 folder=self.parts.folder, identity=lambda: engine.identity, sign=self.parts.sign, peer=engine.verified_peer,
@@ -275,6 +275,8 @@ class Seat:
             if log is not None:
                 self._watching = Watching(self._keeper, log, self.certificates_of_newest_root)
                 nursery.start_soon(self._watching.run)
+            for peer in engine.linked_ids():  # those that opened while we waited
+                self.peer_opened(peer)
             yield self
 
     @property
