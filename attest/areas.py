@@ -13,6 +13,7 @@ from attest.structures import (
     ALG_CFB,
     ALG_ECC,
     ALG_ECDSA,
+    ALG_KEYEDHASH,
     ALG_NULL,
     ALG_RSA,
     ALG_SHA256,
@@ -189,3 +190,8 @@ SRK_TEMPLATE: Final = _p256_template(_OURS | _PARENT, b"", parent=True, unique=b
 # Ours. NO_DA: these keys have no password, so somebody else's wrong guesses must not lock them.
 AK_TEMPLATE: Final = _p256_template(_OURS | Attributes.RESTRICTED | Attributes.SIGN, b"", parent=False, unique=b"")
 IDENTITY_TEMPLATE: Final = _p256_template(_OURS | Attributes.SIGN, b"", parent=False, unique=b"")
+# Ours: data of 32 bytes and no key (part 2, section 12.2.3.3), so SENSITIVE_DATA_ORIGIN is clear (part 3, section 12.1)
+SEALED_TEMPLATE: Final = (
+    _u16s(ALG_KEYEDHASH, ALG_SHA256) + int(_OURS & ~Attributes.SENSITIVE_DATA_ORIGIN).to_bytes(4, "big") + sized(b"")
+    + _u16s(ALG_NULL) + sized(b"")
+)

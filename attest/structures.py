@@ -13,6 +13,7 @@ from overlay.registry import Reason
 # Algorithms, section 6.3
 ALG_RSA: Final = 0x0001
 ALG_AES: Final = 0x0006
+ALG_KEYEDHASH: Final = 0x0008
 ALG_SHA256: Final = 0x000B
 ALG_SHA384: Final = 0x000C
 ALG_NULL: Final = 0x0010

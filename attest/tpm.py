@@ -1,4 +1,4 @@
-"""The TPM 2.0 of this machine, by tpm2_pytss: the only file that imports it, and without it raises ImportError.
+"""The TPM 2.0 of this machine, by tpm2_pytss: without it this file raises ImportError, and so do its parts.
 
 - One thread owns the context, which is not thread-safe. Every method blocks: call it from a worker thread.
 - A TPM may have room for three objects and three sessions only. Each command loads what it needs and flushes it, so a
@@ -10,27 +10,23 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final, Self, TypeVar
 
-from tpm2_pytss.constants import ESYS_TR, TPM2_ALG, TPM2_CAP, TPM2_SE, TPMA_SESSION
+from tpm2_pytss.constants import ESYS_TR, TPM2_ALG, TPM2_CAP
 from tpm2_pytss.ESAPI import ESAPI
 from tpm2_pytss.TSS2_Exception import TSS2_Exception
 from tpm2_pytss.types import (
     TPM2B_ENCRYPTED_SECRET,
     TPM2B_ID_OBJECT,
-    TPM2B_PRIVATE,
-    TPM2B_PUBLIC,
     TPM2B_SENSITIVE_CREATE,
     TPML_DIGEST_VALUES,
     TPML_PCR_SELECTION,
     TPMT_HA,
-    TPMT_PUBLIC,
     TPMT_SIG_SCHEME,
     TPMT_SIGNATURE,
-    TPMT_SYM_DEF,
     TPMU_HA,
 )
 
@@ -38,26 +34,34 @@ from attest.areas import AK_TEMPLATE, EK_TEMPLATE, IDENTITY_TEMPLATE, SRK_TEMPLA
 from attest.credential import Credential
 from attest.device import STILL_THERE, DeviceThread
 from attest.key_blob import KeyBlob
-from attest.structures import EcdsaSignature, der_of, pack_selection
+from attest.sealed_key import SealedKey
+from attest.structures import EcdsaSignature, pack_selection
+from attest.tpm_certificates import endorsement_chain
+from attest.tpm_handles import (
+    BUSY,
+    area_of,
+    attestation_key,
+    endorsement_policy,
+    identity_key,
+    is_transport,
+    primary,
+    primary_public,
+    salted,
+)
+from attest.tpm_sealing import seal, unseal
 from overlay.errors import HostLacks, LocalProtocolError, OverlayError
 
 T = TypeVar("T")
 
 TIMEOUT: Final = 30.0  # our guess: slow hardware takes about 2 s for all commands of a quote
 PCRS: Final = 24  # TCG PC Client Platform TPM Profile, section 4.6
+SEALED_SIZE: Final = 32  # a key of AES-256
 QUALIFYING_MAX: Final = 32  # the digest size of our attestation key
-BUSY: Final = frozenset({0x908, 0x90A, 0x922})  # TPM_RC_YIELDED, TESTING, RETRY: TPM 2.0 Library, part 2, section 6.6.3
 PAUSES: Final = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # our guess; a TPM tests itself for up to a second
-LAYER_MASK: Final = 0xFF0000  # TSS 2.0 Overview and Common Structures, 3.4: who made a return code
-TPM_LAYERS: Final = frozenset({0x000000, 0x0B0000, 0x0C0000})  # the TPM itself, or the resource manager in its place
 INTEGRITY: Final = 0x9F  # TPM_RC_INTEGRITY
 AUTH_FAILURES: Final = frozenset({0x8E, 0xA2})  # TPM_RC_AUTH_FAIL, TPM_RC_BAD_AUTH
 TRANSIENT_FIRST: Final = 0x80000000
 LOADED_SESSION_FIRST: Final = 0x02000000
-
-EK_CERTIFICATE: Final = 0x01C0000A  # NV index of the certificate for template L-2: EK Credential Profile 2.5, 2.2.1.4
-NV_READ_MAX: Final = 512  # bytes at once: our guess, every TPM gives so many
-EK_CERTIFICATE_MAX: Final = 4096  # as JOIN takes it
 
 # TPM_PT numbers, part 2, section 6.13
 PT_MANUFACTURER: Final = 0x105
@@ -125,15 +129,15 @@ class Tpm:
 
     def endorsement_public(self) -> bytes:
         """The public area of the EK of template L-2 (P-256)."""
-        return self._run(lambda esapi: _primary_public(esapi, ESYS_TR.ENDORSEMENT, EK_TEMPLATE))
+        return self._run(lambda esapi: primary_public(esapi, ESYS_TR.ENDORSEMENT, EK_TEMPLATE))
 
-    def endorsement_certificate(self) -> bytes | None:
-        """DER of the maker's certificate for that EK, without what some makers fill up with; None if there is none."""
-        return self._run(_endorsement_certificate)
+    def endorsement_chain(self) -> tuple[bytes, ...]:
+        """What the maker has stored about that EK, DER: its certificate, then those above it; empty if there is none."""
+        return self._run(endorsement_chain)
 
     def storage_public(self) -> bytes:
         """The public area of the storage key above identity keys."""
-        return self._run(lambda esapi: _primary_public(esapi, ESYS_TR.OWNER, SRK_TEMPLATE))
+        return self._run(lambda esapi: primary_public(esapi, ESYS_TR.OWNER, SRK_TEMPLATE))
 
     def create_attestation_key(self) -> KeyBlob:
         """A restricted signing key under the EK; it lives in its blob, not in the TPM."""
@@ -161,6 +165,16 @@ class Tpm:
         """The secret that was wrapped for this EK and this attestation key."""
         return self._run(lambda esapi: _activate(esapi, ak, credential))
 
+    def seal(self, secret: bytes) -> SealedKey:
+        """32 bytes that this TPM alone gives back, in any state of the machine: no PCR has a say."""
+        if len(secret) != SEALED_SIZE:
+            raise LocalProtocolError("size of a sealed secret")
+        return self._run(lambda esapi: seal(esapi, secret))
+
+    def unseal(self, sealed: SealedKey) -> bytes:
+        """What was sealed."""
+        return self._run(lambda esapi: unseal(esapi, sealed))
+
     def read_pcr(self, index: int) -> bytes:
         """32 bytes of the SHA-256 bank."""
         if not 0 <= index < PCRS:
@@ -183,7 +197,7 @@ class Tpm:
         try:
             return self._patiently(command)
         except TSS2_Exception as error:
-            if _is_transport(error):
+            if is_transport(error):
                 self._drop()
                 if again:
                     return self._perform(command, again=False)
@@ -211,13 +225,9 @@ class Tpm:
             context.close()
 
 
-def _is_transport(error: TSS2_Exception) -> bool:
-    return error.rc & LAYER_MASK not in TPM_LAYERS
-
-
 def _explained(error: TSS2_Exception) -> OverlayError:
     """The error in our words, with what to do about it."""
-    if _is_transport(error):
+    if is_transport(error):
         return OverlayError(f"cannot talk to the TPM: {error}", hint=STILL_THERE)
     code = error.error  # without the number of the handle or parameter
     if code == INTEGRITY:
@@ -229,97 +239,21 @@ def _explained(error: TSS2_Exception) -> OverlayError:
     return OverlayError(f"the TPM refused: {error}", hint=hint)
 
 
-# --- handles: everything loaded is flushed ----------------------------------------------------------------------------
-
-
-@contextmanager
-def _flushed(esapi: ESAPI, handle: ESYS_TR) -> Iterator[ESYS_TR]:
-    try:
-        yield handle
-    finally:
-        esapi.flush_context(handle)
-
-
-def _area(data: bytes) -> TPM2B_PUBLIC:
-    area, _ = TPMT_PUBLIC.unmarshal(data)
-    return TPM2B_PUBLIC(publicArea=area)
-
-
-@contextmanager
-def _primary(esapi: ESAPI, hierarchy: ESYS_TR, template: bytes) -> Iterator[tuple[ESYS_TR, bytes]]:
-    """A primary key, made from its seed each time, and its public area."""
-    handle, public, *_ = esapi.create_primary(TPM2B_SENSITIVE_CREATE(), _area(template), hierarchy)
-    with _flushed(esapi, handle):
-        yield handle, public.publicArea.marshal()
-
-
-def _primary_public(esapi: ESAPI, hierarchy: ESYS_TR, template: bytes) -> bytes:
-    with _primary(esapi, hierarchy, template) as (_, public):
-        return public
-
-
-@contextmanager
-def _endorsement_policy(esapi: ESAPI) -> Iterator[ESYS_TR]:
-    """A session that may use the EK, once: PolicySecret(endorsement hierarchy)."""
-    session = esapi.start_auth_session(
-        ESYS_TR.NONE, ESYS_TR.NONE, TPM2_SE.POLICY, TPMT_SYM_DEF(algorithm=TPM2_ALG.NULL), TPM2_ALG.SHA256
-    )
-    with _flushed(esapi, session):
-        esapi.policy_secret(ESYS_TR.ENDORSEMENT, session)
-        yield session
-
-
-@contextmanager
-def _salted(esapi: ESAPI, ek: ESYS_TR) -> Iterator[ESYS_TR]:
-    """An HMAC session that only the holder of the EK can read; it encrypts the first parameter both ways."""
-    symmetric = TPMT_SYM_DEF(algorithm=TPM2_ALG.AES)
-    symmetric.keyBits.aes = 128
-    symmetric.mode.aes = TPM2_ALG.CFB
-    session = esapi.start_auth_session(ek, ESYS_TR.NONE, TPM2_SE.HMAC, symmetric, TPM2_ALG.SHA256)
-    with _flushed(esapi, session):
-        esapi.trsess_set_attributes(session, TPMA_SESSION.CONTINUESESSION | TPMA_SESSION.DECRYPT | TPMA_SESSION.ENCRYPT)
-        yield session
-
-
-def _load(esapi: ESAPI, parent: ESYS_TR, blob: KeyBlob, session: ESYS_TR) -> ESYS_TR:
-    return esapi.load(parent, TPM2B_PRIVATE(blob.private), _area(blob.public), session1=session)
-
-
-@contextmanager
-def _attestation_key(esapi: ESAPI, blob: KeyBlob) -> Iterator[tuple[ESYS_TR, ESYS_TR]]:
-    """The loaded attestation key and a salted session; the EK is gone by then."""
-    with ExitStack() as loaded:
-        with _primary(esapi, ESYS_TR.ENDORSEMENT, EK_TEMPLATE) as (ek, _):
-            session = loaded.enter_context(_salted(esapi, ek))
-            with _endorsement_policy(esapi) as policy:
-                key = loaded.enter_context(_flushed(esapi, _load(esapi, ek, blob, policy)))
-        yield key, session
-
-
-@contextmanager
-def _identity_key(esapi: ESAPI, blob: KeyBlob) -> Iterator[ESYS_TR]:
-    """The loaded identity key; the storage key is gone by then."""
-    with ExitStack() as loaded:
-        with _primary(esapi, ESYS_TR.OWNER, SRK_TEMPLATE) as (storage, _):
-            key = loaded.enter_context(_flushed(esapi, _load(esapi, storage, blob, ESYS_TR.PASSWORD)))
-        yield key
-
-
 # --- commands ---------------------------------------------------------------------------------------------------------
 
 
 def _create(esapi: ESAPI, parent: ESYS_TR, template: bytes, session: ESYS_TR) -> KeyBlob:
-    private, public, *_ = esapi.create(parent, TPM2B_SENSITIVE_CREATE(), _area(template), session1=session)
+    private, public, *_ = esapi.create(parent, TPM2B_SENSITIVE_CREATE(), area_of(template), session1=session)
     return KeyBlob(private=bytes(private), public=public.publicArea.marshal())
 
 
 def _create_ak(esapi: ESAPI) -> KeyBlob:
-    with _primary(esapi, ESYS_TR.ENDORSEMENT, EK_TEMPLATE) as (ek, _), _endorsement_policy(esapi) as policy:
+    with primary(esapi, ESYS_TR.ENDORSEMENT, EK_TEMPLATE) as (ek, _), endorsement_policy(esapi) as policy:
         return _create(esapi, ek, AK_TEMPLATE, policy)
 
 
 def _create_identity(esapi: ESAPI) -> KeyBlob:
-    with _primary(esapi, ESYS_TR.OWNER, SRK_TEMPLATE) as (storage, _):
+    with primary(esapi, ESYS_TR.OWNER, SRK_TEMPLATE) as (storage, _):
         return _create(esapi, storage, IDENTITY_TEMPLATE, ESYS_TR.PASSWORD)
 
 
@@ -339,13 +273,13 @@ def _selection(pcr_bitmap: int) -> TPML_PCR_SELECTION:
 
 
 def _quote(esapi: ESAPI, ak: KeyBlob, data: bytes, pcr_bitmap: int) -> tuple[bytes, bytes]:
-    with _attestation_key(esapi, ak) as (key, session):
+    with attestation_key(esapi, ak) as (key, session):
         attested, signature = esapi.quote(key, _selection(pcr_bitmap), data, _scheme_of_key(), session1=session)
     return bytes(attested), _lowered(signature).pack()
 
 
 def _certify(esapi: ESAPI, ak: KeyBlob, identity: KeyBlob, data: bytes) -> tuple[bytes, bytes]:
-    with _attestation_key(esapi, ak) as (key, session), _identity_key(esapi, identity) as certified:
+    with attestation_key(esapi, ak) as (key, session), identity_key(esapi, identity) as certified:
         attested, signature = esapi.certify(
             certified, key, data, _scheme_of_key(), session1=ESYS_TR.PASSWORD, session2=session
         )
@@ -354,18 +288,18 @@ def _certify(esapi: ESAPI, ak: KeyBlob, identity: KeyBlob, data: bytes) -> tuple
 
 def _sign(esapi: ESAPI, identity: KeyBlob, digest: bytes) -> bytes:
     with ExitStack() as loaded:
-        with _primary(esapi, ESYS_TR.ENDORSEMENT, EK_TEMPLATE) as (ek, _):
-            session = loaded.enter_context(_salted(esapi, ek))
-        key = loaded.enter_context(_identity_key(esapi, identity))
+        with primary(esapi, ESYS_TR.ENDORSEMENT, EK_TEMPLATE) as (ek, _):
+            session = loaded.enter_context(salted(esapi, ek))
+        key = loaded.enter_context(identity_key(esapi, identity))
         signature = esapi.sign(key, digest, _scheme_of_key(), session1=session)
     return _lowered(signature).raw
 
 
 def _activate(esapi: ESAPI, ak: KeyBlob, credential: Credential) -> bytes:
     with (
-        _attestation_key(esapi, ak) as (key, session),
-        _primary(esapi, ESYS_TR.ENDORSEMENT, EK_TEMPLATE) as (ek, _),
-        _endorsement_policy(esapi) as policy,
+        attestation_key(esapi, ak) as (key, session),
+        primary(esapi, ESYS_TR.ENDORSEMENT, EK_TEMPLATE) as (ek, _),
+        endorsement_policy(esapi) as policy,
     ):
         secret = esapi.activate_credential(
             key, ek, TPM2B_ID_OBJECT(credential.blob), TPM2B_ENCRYPTED_SECRET(credential.encrypted_seed),
@@ -382,22 +316,6 @@ def _read_pcr(esapi: ESAPI, index: int) -> bytes:
 def _extend_pcr(esapi: ESAPI, index: int, digest: bytes) -> None:
     value = TPMT_HA(hashAlg=TPM2_ALG.SHA256, digest=TPMU_HA(sha256=digest))
     esapi.pcr_extend(ESYS_TR(index), TPML_DIGEST_VALUES([value]))
-
-
-def _endorsement_certificate(esapi: ESAPI) -> bytes | None:
-    _, found = esapi.get_capability(TPM2_CAP.HANDLES, EK_CERTIFICATE, 1)
-    handles = [int(handle) for handle in found.data.handles]  # `found` must stay alive: tpm2_pytss frees what it points to
-    if handles != [EK_CERTIFICATE]:
-        return None
-    index = esapi.tr_from_tpmpublic(EK_CERTIFICATE)
-    try:
-        public, _ = esapi.nv_read_public(index)
-        size = min(int(public.nvPublic.dataSize), EK_CERTIFICATE_MAX)
-        starts = range(0, size, NV_READ_MAX)
-        parts = [bytes(esapi.nv_read(index, min(NV_READ_MAX, size - start), start)) for start in starts]
-    finally:
-        esapi.tr_close(index)
-    return der_of(b"".join(parts))
 
 
 def _describe(esapi: ESAPI) -> TpmFacts:

@@ -27,6 +27,9 @@ SHELLS = (
     "attest.join_tpm",  # a device
     "attest.manifest",  # files
     "attest.tpm",  # a device
+    "attest.tpm_certificates",  # what is stored in it
+    "attest.tpm_handles",  # its commands
+    "attest.tpm_sealing",  # its commands
     "attest.tpm_keys",  # the same device
     "audit.log",  # tasks
     "audit.store",  # a database
