@@ -70,6 +70,7 @@ FAILURE_MAX: Final = FAILURE_KIND_MAX + FAILURE_TEXT_MAX + 16  # both and their 
 
 # Streams; what all streams of a link may take is in StreamLimits
 WINDOW_FIRST: Final = 256 * 1024  # yamux
+WINDOW_LEAST: Final = 8 * 1024  # our guess: 2,048 streams in 16 MiB, each with room for a request
 WINDOW_MAX: Final = 4 * 1024 * 1024  # protocol
 WINDOW_GROWS_WITHIN: Final = 0.25  # for a whole window: our guess
 STREAM_CREDIT_AFTER: Final = 64 * 1024  # bytes that were read: a quarter of the first window
@@ -78,7 +79,7 @@ SEGMENT_BYTES: Final = 1024 * 1024  # protocol: one per MiB; more than that unsi
 SEGMENT_AFTER: Final = 1.0  # protocol: one per second while bytes are unsigned
 UNSIGNED_AFTER: Final = 30.0  # our guess: ten seconds of a slow link are no fault, and it is far above one
 SEGMENT_MAX: Final = 512  # our guess: a segment has about 330 bytes
-STREAM_HANDLERS_PER_PEER: Final = 64  # as many as one link has streams
+STREAM_HANDLER_WINDOWS: Final = 16 * 1024 * 1024  # first windows of one peer's handlers: as many as one link has streams
 OPENING_MAX: Final = 60 * 1024  # bytes that open a stream: our guess; the call fits into one frame
 RESET_TEXT_MAX: Final = 256  # our guess; a sentence
 RESET_MAX: Final = 300  # the text and its envelope

@@ -1,12 +1,12 @@
 """Credit: how much each direction of a stream may carry, so that a reader bounds what waits for it.
 
-Windows begin at 256 KiB and double while they are read fast. All windows of a link together are bounded, and growth leaves a
-quarter of that to streams that are opened later.
+Windows begin at 256 KiB, or less if the opener says so, and double while they are read fast. All windows of a link together are
+bounded, and growth leaves a quarter of that to streams that are opened later.
 """
 
 from typing import Final
 
-from overlay.core.limits import WINDOW_FIRST, WINDOW_GROWS_WITHIN, WINDOW_MAX, StreamLimits
+from overlay.core.limits import WINDOW_GROWS_WITHIN, WINDOW_MAX, StreamLimits
 from overlay.errors import Refused
 from overlay.registry import Reason
 
@@ -22,9 +22,9 @@ class Budget:
         self._limits = limits
         self._taken = 0
 
-    def open(self) -> bool:
-        """Whether there was room for one window more; then it is taken."""
-        return self._take(WINDOW_FIRST, self._limits.windows)
+    def open(self, size: int) -> bool:
+        """Whether there was room for one first window more; then it is taken."""
+        return self._take(size, self._limits.windows)
 
     def grow(self, size: int) -> bool:
         """Whether there was room for a window to grow by so many bytes; then they are taken."""
@@ -46,9 +46,9 @@ class Window:
 
     __slots__ = ("_mark", "_mark_at", "consumed", "limit", "received", "size")
 
-    def __init__(self, now: float) -> None:
-        self.size = WINDOW_FIRST
-        self.limit = WINDOW_FIRST
+    def __init__(self, size: int, now: float) -> None:
+        self.size = size
+        self.limit = size
         self.received = 0
         self.consumed = 0
         self._mark = 0  # where in the stream, and when, the window under way began

@@ -3,17 +3,17 @@
 from dataclasses import dataclass, field
 
 from overlay.core.messages import Call
+from overlay.core.stream_formats import Opening
 from overlay.registry import ReplyStatus
 
 
 @dataclass(frozen=True, slots=True)
 class StreamOffered:
-    """The peer opens a stream: answer with `accept` or `refuse`. `call.method` names the handler, `body` is for it."""
+    """The peer opens a stream: answer with `accept` or `refuse`. `call.method` names the handler, `opening.body` is for it."""
 
     stream: int
     call: Call
-    signed: bool
-    body: bytes = field(repr=False)
+    opening: Opening = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

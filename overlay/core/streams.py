@@ -36,7 +36,15 @@ from overlay.core.stream_events import (
     StreamRoom,
     StreamSigned,
 )
-from overlay.core.stream_formats import pack_credit, pack_opening, pack_reset, unpack_credit, unpack_opening, unpack_reset
+from overlay.core.stream_formats import (
+    Opening,
+    pack_credit,
+    pack_opening,
+    pack_reset,
+    unpack_credit,
+    unpack_opening,
+    unpack_reset,
+)
 from overlay.core.stream_states import PEER_ENDED, WRITABLE, State, Step, after_ours, after_peers
 from overlay.core.trust import VerifiedPeer
 from overlay.core.wire import malformed, sha256
@@ -63,13 +71,13 @@ class _Stream:
 
     __slots__ = ("credit", "incoming", "number", "outgoing", "sent", "state", "waiting", "window")
 
-    def __init__(self, number: int, state: State, now: float, signed: SignedStream | None) -> None:
+    def __init__(self, number: int, state: State, now: float, window: int, signed: SignedStream | None) -> None:
         self.number = number
         self.state = state
         self.waiting = True  # the open is not acknowledged
-        self.credit = WINDOW_FIRST  # bytes that we may have sent in all
+        self.credit = window  # bytes that we may have sent in all
         self.sent = 0
-        self.window = Window(now)
+        self.window = Window(window, now)
         self.outgoing = None if signed is None else SegmentWriter(signed)
         self.incoming = None if signed is None else SegmentReader(signed)
 
@@ -123,18 +131,22 @@ class Streams:
 
     # --- our side ---------------------------------------------------------------------------------------------------
 
-    def open(self, method: str, body: bytes, *, signed: bool, deadline: int, now: float) -> int:
+    def open(
+        self, method: str, body: bytes, *, signed: bool, deadline: int, now: float, window: int = WINDOW_FIRST
+    ) -> int:
         """Open a stream to a handler of the peer; data may follow at once. The stream id.
 
+        `window` is how much each side may send before the other has read: small where many streams are to be open at once.
+
         Raises:
-            UsageError: a name or body that no call can have, or too many streams.
+            UsageError: a name, body or window that there cannot be, or too many streams.
         """
         if not 0 < len(method.encode()) <= METHOD_MAX:
             raise UsageError(f"a stream's name has 1 to {METHOD_MAX} bytes")
-        packed = pack_opening(body, signed=signed)
+        packed = pack_opening(body, signed=signed, window=window)
         if self._waiting[self._parity] >= self._opens_max:
             raise UsageError(f"{self._opens_max} streams wait to be accepted by this peer", hint="wait for some of them")
-        if not self._budget.open():
+        if not self._budget.open(window):
             raise UsageError("streams with this peer take all the memory that a link may use", hint="end some of them")
         context = self._context
         raw = sign_call(
@@ -142,7 +154,7 @@ class Streams:
             first_h=context.first_h, method=method, deadline=deadline, body=packed,
         )
         stream = self._next_id()
-        self._hold(_Stream(stream, State.OPENING, now, self._signed(stream, sha256(raw)) if signed else None))
+        self._hold(_Stream(stream, State.OPENING, now, window, self._signed(stream, sha256(raw)) if signed else None))
         self._queue.append((FrameType.STREAM_OPEN, stream, raw))
         return stream
 
@@ -336,18 +348,19 @@ class Streams:
             raise Refused(Reason.FLOW_CONTROL, f"more than {self._opens_max} opens wait for an answer")
         own, peer = context.identity(), context.peer()
         call = verify_call(raw, own_id=own.node_id, mesh_id=context.mesh_id, first_h=context.first_h, peer=peer)
-        signed, body = unpack_opening(call.body)
+        opening = unpack_opening(call.body)
         self._highest[parity] = stream
-        if not self._budget.open():  # before it is remembered: it does not run, and may come again
-            return self._turn_away(stream, ReplyStatus.BUSY)
+        if not self._budget.open(opening.window):  # before it is remembered: it does not run, and may come again
+            return self._turn_away(stream, opening, ReplyStatus.BUSY)
         if not context.seen.first_time(call.caller, peer.start_id, call.call_id):
-            self._budget.give_back(WINDOW_FIRST)
-            return self._turn_away(stream, ReplyStatus.REPEATED)
-        self._hold(_Stream(stream, State.OFFERED, now, self._signed(stream, call.hash) if signed else None))
-        return [StreamOffered(stream, call, signed, body)]
+            self._budget.give_back(opening.window)
+            return self._turn_away(stream, opening, ReplyStatus.REPEATED)
+        signed = self._signed(stream, call.hash) if opening.signed else None
+        self._hold(_Stream(stream, State.OFFERED, now, opening.window, signed))
+        return [StreamOffered(stream, call, opening)]
 
-    def _turn_away(self, stream: int, status: ReplyStatus) -> list[StreamEvent]:
-        self._late += WINDOW_FIRST
+    def _turn_away(self, stream: int, opening: Opening, status: ReplyStatus) -> list[StreamEvent]:
+        self._late += opening.window
         self._queue.append((FrameType.STREAM_RESET, stream, pack_reset(status, "")))
         return []
 

@@ -31,6 +31,7 @@ from overlay.core.stream_events import (
     StreamRoom,
     StreamSigned,
 )
+from overlay.core.stream_formats import Opening
 from overlay.core.trust import VerifiedPeer
 from overlay.errors import PeerUnreachable
 from overlay.net.buffers import receive_buffer
@@ -211,12 +212,14 @@ class Link:
 
     # --- streams (StreamLink) ---------------------------------------------------------------------------------------
 
-    def open_stream(self, method: str, body: bytes, *, signed: bool, deadline: int) -> int:
+    def open_stream(self, method: str, opening: Opening, *, deadline: int) -> int:
         """Open a stream to a handler of the peer; its id. Raises PeerUnreachable, UsageError."""
         now = trio.current_time()
         if not self.is_open or not self.session.leased(now):
             raise PeerUnreachable("the link is not open")
-        stream = self.session.streams.open(method, body, signed=signed, deadline=deadline, now=now)
+        stream = self.session.streams.open(
+            method, opening.body, signed=opening.signed, deadline=deadline, now=now, window=opening.window
+        )
         self._stirred()
         return stream
 

@@ -42,6 +42,7 @@ from overlay.core.session_events import (
     Rekeyed,
 )
 from overlay.core.stream_events import StreamOffered
+from overlay.core.stream_formats import Opening
 from overlay.core.trust import TrustSet, VerifiedPeer
 from overlay.errors import (
     HostLacks,
@@ -129,7 +130,7 @@ class Node:
         self._nursery = nursery
         self._observers = list(observers)
         self.skews = Skews()
-        self._serving: Counter[NodeId] = Counter()  # stream handlers that run, also those whose stream is broken
+        self._serving: Counter[NodeId] = Counter()  # first windows of stream handlers that run, also of broken streams
         self._finding: set[trio.CancelScope] = set()
         self._seen_hellos = SeenEphemerals()
         self._seen_calls = SeenCalls()
@@ -460,14 +461,17 @@ class Node:
         return self._desk.call_stream(self.pool.links.get(peer), peer, method, body, timeout)
 
     @asynccontextmanager
-    async def open_stream(self, peer: NodeId, name: str, body: bytes, *, signed: bool) -> AsyncIterator[Stream]:
+    async def open_stream(
+        self, peer: NodeId, name: str, body: bytes, *, signed: bool, window: int = limits.WINDOW_FIRST
+    ) -> AsyncIterator[Stream]:
         """See `Peer.open_stream`."""
         link = self.pool.links.get(peer)
         if link is None or not link.is_open:
             raise PeerUnreachable(f"there is no link to {peer.short}", hint="`overlay status` shows who is linked")
         deadline = int((self.parts.calendar().timestamp() + limits.CALL_TIMEOUT) * 1000)
-        number = link.open_stream(name, body, signed=signed, deadline=deadline)
-        stream = link.streams[number] = Stream(link, number, peer=info_of(link), name=name, body=body, signed=signed)
+        opening = Opening(signed, body, window)
+        number = link.open_stream(name, opening, deadline=deadline)
+        stream = link.streams[number] = Stream(link, number, opening, peer=info_of(link), name=name)
         async with stream:
             yield stream
 
@@ -480,19 +484,16 @@ class Node:
         if handler is None:
             link.answer_stream(offered.stream, ReplyStatus.NO_SUCH_METHOD, "")
             return
-        peer = link.peer.node_id
-        if self._serving[peer] >= limits.STREAM_HANDLERS_PER_PEER:
+        peer, opening = link.peer.node_id, offered.opening
+        if self._serving[peer] + opening.window > limits.STREAM_HANDLER_WINDOWS:
             link.answer_stream(offered.stream, ReplyStatus.BUSY, "")
             return
-        self._serving[peer] += 1
-        stream = Stream(
-            link, offered.stream, peer=info_of(link), name=name, body=offered.body, signed=offered.signed
-        )
-        link.streams[offered.stream] = stream
+        self._serving[peer] += opening.window
+        stream = link.streams[offered.stream] = Stream(link, offered.stream, opening, peer=info_of(link), name=name)
         link.answer_stream(offered.stream)
-        self._nursery.start_soon(self._serve_stream, handler, stream, peer)
+        self._nursery.start_soon(self._serve_stream, handler, stream, opening.window)
 
-    async def _serve_stream(self, handler: StreamHandler, stream: Stream, peer: NodeId) -> None:
+    async def _serve_stream(self, handler: StreamHandler, stream: Stream, window: int) -> None:
         """Run a handler; whatever it raises breaks the stream off, and is no reason to end the node."""
         try:
             await handler(stream)
@@ -503,7 +504,7 @@ class Node:
         else:
             stream.close()
         finally:
-            self._serving[peer] -= 1
+            self._serving[stream.peer.node_id] -= window
 
     def send_transients(self, raw: bytes) -> None:
         """Push a batch of transient publications to every linked peer."""

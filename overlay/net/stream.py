@@ -21,6 +21,7 @@ from overlay.core.stream_events import (
     StreamRoom,
     StreamSigned,
 )
+from overlay.core.stream_formats import Opening
 from overlay.errors import StreamReset, Truncated
 from overlay.net.request import PeerInfo
 from overlay.registry import ReplyStatus
@@ -92,11 +93,11 @@ class Stream(trio.abc.HalfCloseableStream):
     Leaving `async with` in order finishes it; leaving it by an exception breaks it off, and the peer sees that.
     """
 
-    def __init__(self, link: StreamLink, stream_id: int, *, peer: PeerInfo, name: str, body: bytes, signed: bool) -> None:
+    def __init__(self, link: StreamLink, stream_id: int, opening: Opening, *, peer: PeerInfo, name: str) -> None:
         self.peer = peer
         self.name = name
-        self.body = body
-        self.signed = signed
+        self.body = opening.body
+        self.signed = opening.signed
         self.signed_up_to = 0
         self.segment = b""  # the peer's last segment: COSE_Sign1
         self._link = link
@@ -112,6 +113,7 @@ class Stream(trio.abc.HalfCloseableStream):
         self._writable = ParkingLot()
         self._turns = 0
         self._read = 0  # bytes that the peer has not been given credit for yet
+        self._credit_after = min(STREAM_CREDIT_AFTER, opening.window // 4)
 
     # --- what the link tells ----------------------------------------------------------------------------------------
 
@@ -250,7 +252,7 @@ class Stream(trio.abc.HalfCloseableStream):
             self._chunks.appendleft(view[max_bytes:])
             chunk = view[:max_bytes]
         self._read += len(chunk)
-        if self._read >= STREAM_CREDIT_AFTER:
+        if self._read >= self._credit_after:
             self._give_credit()
         return bytes(chunk)
 

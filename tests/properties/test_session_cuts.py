@@ -8,11 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overlay.core.frames import Frame, pack
-from overlay.core.limits import FRAME_BODY_MAX, SEGMENT_AFTER, SEGMENT_BYTES
+from overlay.core.limits import FRAME_BODY_MAX, SEGMENT_AFTER, SEGMENT_BYTES, WINDOW_FIRST
 from overlay.core.messages import sign_call
 from overlay.core.outbox import ROOM
 from overlay.core.session_events import Event, Failed
-from overlay.core.stream_credit import WINDOW_FIRST
 from overlay.core.stream_events import StreamData, StreamOffered
 from overlay.core.stream_formats import pack_credit, pack_opening, pack_reset
 from overlay.core.wire import make_map, sha256

@@ -6,9 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from overlay.core.limits import SEGMENT_AFTER, UNSIGNED_AFTER
+from overlay.core.limits import SEGMENT_AFTER, UNSIGNED_AFTER, WINDOW_FIRST, StreamLimits
 from overlay.core.segments import SegmentReader, SignedStream
-from overlay.core.stream_credit import WINDOW_FIRST, StreamLimits
 from overlay.core.stream_events import StreamBroken, StreamEnded, StreamOffered, StreamSigned
 from overlay.core.stream_formats import pack_credit, pack_reset
 from overlay.core.wire import make_map

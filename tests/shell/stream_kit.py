@@ -9,9 +9,11 @@ import trio
 
 from overlay.core.gate import SeenEphemerals
 from overlay.core.handshake import HandshakeContext
+from overlay.core.limits import WINDOW_FIRST
 from overlay.core.session import Session, SessionConfig
 from overlay.core.session_events import Event, EvidenceWanted, Opened
 from overlay.core.stream_events import StreamOffered
+from overlay.core.stream_formats import Opening
 from overlay.net.link import Link
 from overlay.net.request import PeerInfo
 from overlay.net.stream import Stream
@@ -126,18 +128,19 @@ class WiredEnd:
                 link.supply_evidence(evidence_for(binding))
             case Opened():
                 self.opened.set()
-            case StreamOffered(stream=number, signed=signed, body=body):
-                link.streams[number] = stream = self._stream(number, body, signed=signed)
+            case StreamOffered(stream=number, opening=opening):
+                link.streams[number] = stream = self._stream(number, opening)
                 link.answer_stream(number)
                 self._in.send_nowait(stream)
 
-    def _stream(self, number: int, body: bytes, *, signed: bool) -> Stream:
-        return Stream(self.link, number, peer=NOBODY, name="any", body=body, signed=signed)
+    def _stream(self, number: int, opening: Opening) -> Stream:
+        return Stream(self.link, number, opening, peer=NOBODY, name="any")
 
-    def open(self, *, signed: bool = True) -> Stream:
+    def open(self, *, signed: bool = True, window: int = WINDOW_FIRST) -> Stream:
         """Our end of a new stream."""
-        number = self.link.open_stream("any", b"", signed=signed, deadline=0)
-        self.link.streams[number] = stream = self._stream(number, b"", signed=signed)
+        opening = Opening(signed, b"", window)
+        number = self.link.open_stream("any", opening, deadline=0)
+        self.link.streams[number] = stream = self._stream(number, opening)
         return stream
 
     async def next(self) -> Stream:

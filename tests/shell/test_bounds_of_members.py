@@ -10,10 +10,11 @@ import trio.testing
 
 from overlay.core.evidence import Binding, Evidence
 from overlay.core.identity import LocalIdentity
-from overlay.core.limits import LOGS_PER_AUTHOR, STREAM_HANDLERS_PER_PEER, AttestTimes
+from overlay.core.limits import LOGS_PER_AUTHOR, STREAM_HANDLER_WINDOWS, WINDOW_FIRST, AttestTimes
 from overlay.core.mesh.reconcile import Reconcile
 from overlay.core.mesh.replication_frames import Head, make_heads
 from overlay.core.session_states import State
+from overlay.core.stream_formats import Opening
 from overlay.errors import StateDamaged
 from overlay.net.attester import Attester
 from overlay.net.link import Link
@@ -24,6 +25,8 @@ from overlay.store.topics import TopicStore
 from tests.shell.node_kit import fresh_mesh, linked
 from tests.unit.core.mesh.mesh_kit import ToyChains, node
 from tests.unit.core.session_kit import ALICE, BOB, evidence_for, local
+
+HANDLERS = STREAM_HANDLER_WINDOWS // WINDOW_FIRST
 
 
 async def test_handlers_of_streams_that_were_broken_off_count_until_they_have_ended() -> None:
@@ -36,13 +39,13 @@ async def test_handlers_of_streams_that_were_broken_off_count_until_they_have_en
 
     async with linked(fresh_mesh(), "alice", "bob", streams={"stubborn": stubborn}) as (alice, bob):
         link = bob.node.pool.links[alice.node.identity.node_id]
-        for _ in range(3 * STREAM_HANDLERS_PER_PEER):
-            number = link.open_stream("stubborn", b"", signed=False, deadline=2**50)
+        for _ in range(3 * HANDLERS):
+            number = link.open_stream("stubborn", Opening(False, b""), deadline=2**50)
             link.reset_stream(number, ReplyStatus.CANCELLED, "")
         async with bob.node.open_stream(alice.node.identity.node_id, "stubborn", b"", signed=False) as stream:
             with pytest.raises(BrokenStream, match="busy"):
                 await stream.receive_some()
-        assert running == STREAM_HANDLERS_PER_PEER
+        assert running == HANDLERS
         release.set()
 
 

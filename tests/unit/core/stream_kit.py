@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from overlay.core.identity import LocalIdentity
+from overlay.core.limits import WINDOW_FIRST
 from overlay.core.messages import sign_call
 from overlay.core.rpc import SeenCalls
 from overlay.core.segments import SignedStream, sign_segment
@@ -86,14 +87,14 @@ class Pair:
 
     # --- what the shell does
 
-    def open(self, end: End, *, signed: bool = True, body: bytes = b"") -> int:
-        stream = end.streams.open("copy", body, signed=signed, deadline=0, now=self.now)
+    def open(self, end: End, *, signed: bool = True, body: bytes = b"", window: int = WINDOW_FIRST) -> int:
+        stream = end.streams.open("copy", body, signed=signed, deadline=0, now=self.now, window=window)
         end.flush()
         return stream
 
-    def opened(self, *, signed: bool = True) -> int:
+    def opened(self, *, signed: bool = True, window: int = WINDOW_FIRST) -> int:
         """A stream that Alice opened and Bob has accepted."""
-        stream = self.open(self.alice, signed=signed)
+        stream = self.open(self.alice, signed=signed, window=window)
         self.exchange()
         self.bob.streams.accept(stream, self.now)
         self.exchange()

@@ -28,7 +28,7 @@ from overlay.core.stream_events import (
     StreamRoom,
     StreamSigned,
 )
-from overlay.core.stream_formats import pack_credit
+from overlay.core.stream_formats import Opening, pack_credit
 from overlay.errors import LocalProtocolError, UsageError
 from overlay.registry import FrameType, Reason, ReplyStatus
 from tests.unit.core.authority_kit import Member, make_member
@@ -117,7 +117,7 @@ def test_a_stream_opens_carries_bytes_both_ways_and_ends_signed() -> None:
     stream = talk.open(alice, body=b"for the handler")
     [offered] = talk.move(alice)
     assert isinstance(offered, StreamOffered)
-    assert (offered.stream, offered.signed, offered.body, offered.call.method) == (1, True, b"for the handler", "copy")
+    assert (offered.stream, offered.opening, offered.call.method) == (1, Opening(True, b"for the handler"), "copy")
     talk.accept(bob, stream)
     assert talk.move(bob) == [StreamAccepted(stream)]
     assert talk.write(alice, stream, b"question") == [StreamData(stream, b"question")]
@@ -197,7 +197,7 @@ def test_what_opens_a_stream_fits_into_one_frame_or_is_refused_at_once() -> None
     body = pattern(60 * 1024)
     talk.open(talk.alice, body=body)
     [offered] = talk.move(talk.alice)
-    assert isinstance(offered, StreamOffered) and offered.body == body
+    assert isinstance(offered, StreamOffered) and offered.opening.body == body
     for size in (FRAME_BODY_MAX, 500_000):
         with pytest.raises(UsageError):
             talk.open(talk.alice, body=bytes(size))

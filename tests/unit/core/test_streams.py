@@ -6,8 +6,18 @@ import pytest
 from blake3 import blake3
 
 from overlay.core import limits
-from overlay.core.limits import FRAME_BODY_MAX, METHOD_MAX, RESET_TEXT_MAX, SEGMENT_AFTER, SEGMENT_BYTES, UNSIGNED_AFTER
-from overlay.core.stream_credit import WINDOW_FIRST, WINDOW_MAX, StreamLimits
+from overlay.core.limits import (
+    FRAME_BODY_MAX,
+    METHOD_MAX,
+    RESET_TEXT_MAX,
+    SEGMENT_AFTER,
+    SEGMENT_BYTES,
+    UNSIGNED_AFTER,
+    WINDOW_FIRST,
+    WINDOW_LEAST,
+    WINDOW_MAX,
+    StreamLimits,
+)
 from overlay.core.stream_events import (
     StreamAccepted,
     StreamBroken,
@@ -17,7 +27,7 @@ from overlay.core.stream_events import (
     StreamRoom,
     StreamSigned,
 )
-from overlay.core.stream_formats import pack_credit, pack_opening, pack_reset
+from overlay.core.stream_formats import Opening, pack_credit, pack_opening, pack_reset, unpack_opening
 from overlay.core.streams import WRITE_MAX
 from overlay.core.wire import make_map
 from overlay.errors import LocalProtocolError, UsageError
@@ -47,7 +57,7 @@ def test_a_stream_is_offered_with_its_handler_and_its_bytes_and_accepted(signed:
     stream = pair.open(pair.alice, signed=signed, body=b"for the handler")
     [offer] = pair.move(pair.alice)
     assert isinstance(offer, StreamOffered)
-    assert (offer.stream, offer.signed, offer.body) == (stream, signed, b"for the handler")
+    assert (offer.stream, offer.opening) == (stream, Opening(signed, b"for the handler"))
     assert (offer.call.method, offer.call.caller) == ("copy", pair.alice.member.node_id)
     pair.bob.streams.accept(stream, pair.now)
     assert pair.move(pair.bob) == [StreamAccepted(stream)]
@@ -228,6 +238,59 @@ def test_we_open_nothing_beyond_the_memory_of_a_link() -> None:
         pair.open(pair.alice)
     pair.reset(pair.alice, stream)
     pair.open(pair.alice)
+
+
+# --- small windows --------------------------------------------------------------------------------------------------
+
+
+def test_both_directions_begin_with_the_window_that_the_opener_named() -> None:
+    pair = Pair()
+    stream = pair.opened(signed=False, window=WINDOW_LEAST)
+    assert pair.write(pair.alice, stream, bytes(WINDOW_FIRST)) == WINDOW_LEAST
+    assert pair.write(pair.bob, stream, bytes(WINDOW_FIRST)) == WINDOW_LEAST
+    pair.exchange()
+    pair.read(pair.bob, stream, WINDOW_LEAST // 2)
+    pair.exchange()
+    assert pair.alice.streams.room(stream) == WINDOW_LEAST // 2
+
+
+def test_more_than_a_small_window_ends_the_link() -> None:
+    pair = Pair()
+    stream = pair.opened(signed=False, window=WINDOW_LEAST)
+    assert refused(lambda: pair.deliver((DATA, stream, bytes(WINDOW_LEAST + 1)), to=pair.bob)) is Reason.FLOW_CONTROL
+
+
+def test_a_link_has_room_for_as_many_small_windows_as_its_memory_holds() -> None:
+    pair = Pair(StreamLimits(windows=4 * WINDOW_LEAST))
+    for _ in range(4):
+        pair.opened(signed=False, window=WINDOW_LEAST)
+    assert pair.bob.streams.count == 4
+    with pytest.raises(UsageError, match="memory"):
+        pair.open(pair.alice, window=WINDOW_LEAST)
+    raw = pair.call(pack_opening(b"", signed=False, window=WINDOW_LEAST), call_id=b"j" * 16)
+    assert pair.deliver((OPEN, 9, raw), to=pair.bob) == []
+    assert pair.bob.streams.frames_to_send() == [busy(pair, 9)]
+
+
+def test_a_small_window_that_is_read_fast_grows_to_the_largest() -> None:
+    pair = Pair()
+    stream = pair.opened(signed=False, window=WINDOW_LEAST)
+    for _ in range(64):
+        pair.pump(pair.alice, stream, bytes(WINDOW_FIRST))
+    assert pair.alice.streams.room(stream) >= WINDOW_MAX // 2
+
+
+@pytest.mark.parametrize("window", [0, WINDOW_LEAST - 1, WINDOW_FIRST + 1])
+def test_there_is_no_smaller_and_no_larger_first_window(window: int) -> None:
+    pair = Pair()
+    with pytest.raises(UsageError, match="first window"):
+        pair.open(pair.alice, window=window)
+    assert pair.alice.streams.count == 0
+
+
+@pytest.mark.parametrize("window", [0, WINDOW_LEAST - 1, WINDOW_FIRST, WINDOW_FIRST + 1])
+def test_an_offer_of_another_window_is_malformed(window: int) -> None:
+    assert refused(lambda: unpack_opening(make_map(0, b"", window))) is Reason.MALFORMED
 
 
 # --- credit ---------------------------------------------------------------------------------------------------------
