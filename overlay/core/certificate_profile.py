@@ -49,6 +49,11 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
+def is_role(text: str) -> bool:
+    """Whether a role may have this name."""
+    return _ROLE.fullmatch(text) is not None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeafFacts:
     """What the authority vouches for, beside the name and the key."""
@@ -75,7 +80,7 @@ class LeafFacts:
             data, Array(Text(ROLE_SIZE_MAX), ROLES_MAX), Maybe(Text(PERSON_MAX)), UInt(LEVEL_MAX), Maybe(TPM_NAME),
             Maybe(TPM_NAME), Maybe(Bytes(32)), UInt(), limit=FACTS_MAX,
         )
-        if roles != sorted(set(roles)) or not all(_ROLE.fullmatch(role) for role in roles):
+        if roles != sorted(set(roles)) or not all(map(is_role, roles)):
             malformed("roles are sorted, different and of a-z, 0-9 and inner hyphens")
         if (ak_name is None) != (ak_qualified_name is None):
             malformed("the attestation key has a name and a qualified name, or neither")

@@ -76,10 +76,11 @@ class GuestSession:
         self.closed = False
         self._began = now
         self._ready = False
-        self._left = {True: limits.TRUST_UPDATE_MAX, False: limits.GUEST_BYTES_MAX}  # bytes the peer may say; is it trust?
+        most = limits.GUEST_ANSWER_MAX if role is Role.OPENER else limits.GUEST_BYTES_MAX
+        self._left = {True: limits.TRUST_UPDATE_MAX, False: most}  # bytes the peer may say; is it trust?
         self._outbox = Outbox()
         self._reader = RecordReader(maximum=limits.HANDSHAKE_MESSAGE_MAX)
-        self._reassembler = Reassembler(lambda kind: limits.TRUST_UPDATE_MAX if kind is _TRUST else limits.GUEST_BYTES_MAX)
+        self._reassembler = Reassembler(lambda kind: limits.TRUST_UPDATE_MAX if kind is _TRUST else most)
         self._hello: bytes | None = None
         self._answered = False  # message 2 is out
         self._opener: Opener | None = None

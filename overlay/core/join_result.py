@@ -8,7 +8,7 @@ from overlay.core.authority.objects import OBJECT_MAX
 from overlay.core.enrolment_files import BUNDLE_MAX, Bundle
 from overlay.core.join_frames import SIGNERS_MAX
 from overlay.core.keys import NodeId
-from overlay.core.limits import GUEST_BYTES_MAX
+from overlay.core.limits import GUEST_ANSWER_MAX
 from overlay.core.wire import Array, Bytes, Flag, Maybe, Text, Tuple, UInt, make_map, malformed, open_map
 from overlay.errors import Refused
 from overlay.registry import Reason
@@ -54,7 +54,7 @@ class JoinResult:
         hint = Tuple((_ID, Array(Text(ADDRESS_MAX), ADDRESSES_MAX)))
         code, approved, signers, bundle, authority = open_map(
             body, UInt(255), Flag(), Array(hint, SIGNERS_MAX), Maybe(Bytes(1, BUNDLE_MAX)),
-            Maybe(Array(Bytes(1, OBJECT_MAX), OBJECTS_MAX)), limit=GUEST_BYTES_MAX,
+            Maybe(Array(Bytes(1, OBJECT_MAX), OBJECTS_MAX)), limit=GUEST_ANSWER_MAX,
         )
         if sum(map(len, authority or ())) > OBJECT_MAX:
             raise Refused(Reason.TOO_LARGE, "authority objects above 64 KiB")

@@ -24,6 +24,7 @@ HANDSHAKE_TIMEOUT: Final = 5.0
 ADMISSION_TIMEOUT: Final = 30.0
 SEEN_HELLOS: Final = 65_536
 GUEST_BYTES_MAX: Final = 256 * 1024  # all frames of a joiner, or of who renews
+GUEST_ANSWER_MAX: Final = 512 * 1024  # all frames of who answers: a policy of full size and the chain of the authority
 TRUST_UPDATE_MAX: Final = 1024 * 1024
 GUEST_LIFE: Final = 60.0
 JOIN_CHAIN_DEPTH_MAX: Final = 20  # roots that a joiner is shown: what fits into a handshake message

@@ -17,7 +17,7 @@ from overlay.core.keys import NodeId
 from overlay.core.wire import Array, Bytes, Tuple, UInt, make_map, malformed, open_map, sha256
 
 LIST_OID: Final = x509.ObjectIdentifier("2.25.161434587649020601065814033374234341669")  # from a random UUID
-LIST_MAX: Final = (1024 - 128 - 4) * 1024  # one message that moves trust, less a policy of full size and the envelope
+LIST_MAX: Final = (1024 - 256 - 4) * 1024  # one message that moves trust, less a policy of full size and the envelope
 LIST_LIFE: Final = timedelta(days=30)  # for tools that want a newer list by then: our guess; we never forget one
 TIME_MAX: Final = 2**34  # seconds: the year 2514, so that no sum of times overflows
 SERIAL_SIZE: Final = 20

@@ -9,7 +9,8 @@ from overlay.core.certificates import parse_root, verify_leaf
 from overlay.core.endorsement import verify_endorsement
 from overlay.core.enrolment_files import EnrolmentRequest, SealedBundle, armor, read_bundle
 from overlay.core.keys import IdentityKey
-from overlay.core.policy import Policy, parse_policy_toml, verify_policy
+from overlay.core.policy import Policy, verify_policy
+from overlay.core.policy_file import parse_policy_toml
 from overlay.core.wire import sign1
 from overlay.errors import Refused, UsageError
 from overlay.registry import Label

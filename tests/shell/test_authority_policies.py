@@ -7,7 +7,8 @@ import trio
 
 from overlay.core.authority.order_bodies import PolicyOrder
 from overlay.core.authority.record_requests import PolicyRequest
-from overlay.core.policy import Attestation, Mode, Policy, parse_policy_toml
+from overlay.core.policy import Attestation, Mode, Policy
+from overlay.core.policy_file import parse_policy_toml
 from overlay.core.wire import sha256
 from overlay.errors import NotAllowed, Refused, UsageError
 from overlay.events import PeerDown, PolicyChanged, TrustLost

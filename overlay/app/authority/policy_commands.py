@@ -11,7 +11,8 @@ from overlay.core.authority.order_bodies import PolicyOrder
 from overlay.core.authority.order_payload import LIFE_MAX, Order
 from overlay.core.authority.order_rules import operators_needed
 from overlay.core.authority.orders import OPERATOR, sign_order
-from overlay.core.policy import Policy, parse_policy_toml
+from overlay.core.policy import Policy
+from overlay.core.policy_file import parse_policy_toml
 from overlay.core.wire import sha256
 from overlay.errors import NotAllowed, Refused, UsageError
 

@@ -19,7 +19,8 @@ from overlay.app.config import SETTING
 from overlay.app.machine_logs import MachineLogs, read_bytes, read_logs
 from overlay.app.output import note, say, say_json, say_table
 from overlay.app.tpm import open_tpm
-from overlay.core.policy import Policy, parse_policy_toml
+from overlay.core.policy import Policy
+from overlay.core.policy_file import parse_policy_toml
 from overlay.errors import UsageError
 from overlay.store.exchange import read_text
 from overlay.store.membership import load_mesh

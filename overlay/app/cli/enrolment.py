@@ -14,7 +14,8 @@ from overlay.app.enrol import install as install_bundle
 from overlay.app.output import note, say, say_json
 from overlay.core.enrolment_files import FILE_MAX
 from overlay.core.keys import NodeId
-from overlay.core.policy import Policy, parse_policy_toml
+from overlay.core.policy import Policy
+from overlay.core.policy_file import parse_policy_toml
 from overlay.errors import UsageError
 from overlay.store.exchange import read_text, write_text
 from overlay.store.identity import has_identity

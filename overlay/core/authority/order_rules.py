@@ -15,6 +15,7 @@ from overlay.core.authority.order_bodies import Body, GrantRoles, Invite, Policy
 from overlay.core.authority.order_payload import Order
 from overlay.core.authority.order_records import Held
 from overlay.core.authority.orders import OPERATOR, VerifiedOrder
+from overlay.core.authority.policy_strictness import is_looser
 from overlay.core.keys import NodeId
 from overlay.core.policy import Policy
 from overlay.core.wire import sha256
@@ -83,16 +84,6 @@ def _takes_two(body: Body, standing: Standing, proposed: Policy | None) -> bool:
             return proposed is None or is_looser(proposed, standing.policy)
         case _:
             return False
-
-
-def is_looser(new: Policy, old: Policy) -> bool:
-    """Whether the new policy lets pass what the old one did not, other than by new measurements: those are everyday."""
-    return (
-        new.attestation < old.attestation
-        or new.mode < old.mode
-        or new.minimum_level < old.minimum_level
-        or bool(old.pcr_bitmap & ~new.pcr_bitmap)
-    )
 
 
 def _check_operator(node: NodeId, standing: Standing) -> None:

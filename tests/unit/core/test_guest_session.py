@@ -178,6 +178,13 @@ def test_a_guest_may_say_256_kib_in_all_and_no_more() -> None:
     assert reason(pair.forge(pair.guest, Frame(JOIN, body=bytes(60_000)))) is Reason.TOO_LARGE
 
 
+def test_who_answers_a_guest_may_say_512_kib_for_the_policy_and_the_chain() -> None:
+    pair = ready()
+    for _ in range(8):
+        assert pair.forge(pair.member, Frame(RESULT, body=bytes(60_000)))[0] == GuestFrame(RESULT, bytes(60_000))
+    assert reason(pair.forge(pair.member, Frame(RESULT, body=bytes(60_000)))) is Reason.TOO_LARGE
+
+
 def test_what_moves_trust_has_its_own_mib() -> None:
     pair = ready()
     part = Frame(FrameType.TRUST_UPDATE, FrameFlag.MORE, 0, bytes(65_000))

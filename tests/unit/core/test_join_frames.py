@@ -28,7 +28,7 @@ from overlay.core.join_frames import (
 )
 from overlay.core.join_result import JoinResult, SignerHint
 from overlay.core.keys import NodeId
-from overlay.core.limits import CHAIN_BYTES_MAX, GUEST_BYTES_MAX
+from overlay.core.limits import CHAIN_BYTES_MAX, GUEST_ANSWER_MAX, GUEST_BYTES_MAX
 from overlay.core.wire import make_map, sha256
 from overlay.errors import Refused
 from overlay.registry import Reason
@@ -132,7 +132,7 @@ def test_a_boot_log_without_a_tpm_is_refused() -> None:
 def test_what_is_too_long_is_refused_before_it_is_read() -> None:
     long = bytes(GUEST_BYTES_MAX + 1)
     assert reason(Join.unpack, long) is Reason.TOO_LARGE
-    assert reason(JoinResult.unpack, long) is Reason.TOO_LARGE
+    assert reason(JoinResult.unpack, bytes(GUEST_ANSWER_MAX + 1)) is Reason.TOO_LARGE
     assert reason(Renewal.unpack, bytes(16 * 1024 + 1)) is Reason.TOO_LARGE
     assert reason(JoinChallenge.unpack, bytes(1025)) is Reason.TOO_LARGE
     assert reason(unpack_answer, bytes(4097)) is Reason.TOO_LARGE

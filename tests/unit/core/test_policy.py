@@ -1,21 +1,37 @@
-"""The policy: signed by the mesh key, read from TOML, and strict when in doubt."""
+"""The policy: signed by the mesh key, and strict when in doubt."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.core.policy import (
-    DIGESTS_MAX,
+    EK_ROOT_MAX,
+    EK_ROOTS_MAX,
+    EK_TAGS_MAX,
     POLICY_MAX,
     Attestation,
-    Mode,
     Policy,
     VerifiedPolicy,
-    parse_policy_toml,
     verify_policy,
 )
+from overlay.core.policy_parts import (
+    DIGESTS_MAX,
+    EARLIER_MAX,
+    FLOORS_MAX,
+    DigestRule,
+    Earlier,
+    FirmwareFloor,
+    MissingLog,
+    Mode,
+    Need,
+    Needs,
+    References,
+)
 from overlay.core.wire import encode, sign1
-from overlay.errors import Refused, UsageError
+from overlay.errors import Refused
 from overlay.registry import Label, Reason
 from tests.unit.core.authority_kit import P256Signer, make_mesh, seed
 
@@ -29,15 +45,22 @@ FULL = Policy(
     pcr_digests=(bytes(32), bytes([1]) * 32),
     manifests=(bytes([2]) * 32,),
 )
-FULL_TOML = f"""
-version = 3
-attestation = "require"
-mode = "enforce"
-minimum_level = 2
-pcrs = [0, 14]
-pcr_digests = ["{"00" * 32}", "{"01" * 32}"]
-manifests = ["{"02" * 32}"]
-"""
+EVERYTHING = replace(
+    FULL,
+    ek_roots=(b"one", b"two"),
+    ek_tags=(bytes([3]) * 32,),
+    firmware_floors=(FirmwareFloor(9, 4),),
+    digest_rules=(DigestRule(4, allowed=(bytes(32),)), DigestRule(7, required=(bytes(32),), forbidden=(bytes([1]) * 32,))),
+    file_rule=DigestRule(10, forbidden=(bytes([5]) * 32,)),
+    missing_log=MissingLog.WARN,
+    earlier=(
+        Earlier(1_800_000_000, Mode.WARN, References(
+            pcr_bitmap=1, pcr_digests=(bytes(32),), manifests=(bytes(32),), firmware_floors=(FirmwareFloor(3),),
+            digest_rules=(DigestRule(7),), file_rule=DigestRule(10),
+        )),
+    ),
+    needs=Needs((Need("run", 4, ("worker",)),), (Need("news", 2),), (Need("signer", 3),)),
+)  # fmt: skip
 
 
 def reason_for(raw: bytes) -> Reason:
@@ -51,8 +74,9 @@ def signed(payload: bytes, *, label: bytes = Label.POLICY) -> bytes:
 
 
 def test_a_signed_policy_is_read_as_it_was_written() -> None:
-    raw = MESH.authority.sign_policy(FULL)
-    assert verify_policy(raw, MESH.root) == VerifiedPolicy(FULL, raw)
+    for policy in (FULL, EVERYTHING):
+        raw = MESH.authority.sign_policy(policy)
+        assert verify_policy(raw, MESH.root) == VerifiedPolicy(policy, raw)
 
 
 def test_the_first_policy_lets_first_nodes_join() -> None:
@@ -72,7 +96,6 @@ def test_reference_values_for_a_tpm_are_pcrs_and_digests() -> None:
 def test_a_policy_that_names_no_mode_means_enforce() -> None:
     payload = encode({0: 1, 1: 1, 2: 1, 4: 0, 5: 0, 6: [], 7: []})
     assert verify_policy(signed(payload), MESH.root).policy.mode is Mode.ENFORCE
-    assert parse_policy_toml("version = 1").mode is Mode.ENFORCE
     assert Policy(version=1).mode is Mode.ENFORCE
 
 
@@ -102,6 +125,30 @@ def test_one_flipped_bit_in_any_byte_is_refused() -> None:
         {7: [bytes(33)]},
         {6: [bytes(32)] * (DIGESTS_MAX + 1)},
         {8: 1},
+        {8: [b""]},
+        {8: [bytes(EK_ROOT_MAX + 1)]},
+        {8: [b"root"] * (EK_ROOTS_MAX + 1)},
+        {9: [bytes(31)]},
+        {9: [bytes(32)] * (EK_TAGS_MAX + 1)},
+        {10: [[1]]},
+        {10: [[0, 1]] * (FLOORS_MAX + 1)},
+        {11: [[24, [], [], []]]},
+        {11: [[7, [], [], []], [7, [], [], []]]},
+        {11: [[7, [], [], []], [4, [], [], []]]},
+        {11: [[7, [bytes(31)], [], []]]},
+        {12: [[7, [], [], []]]},
+        {12: [[10, [], [], []], [10, [], [], []]]},
+        {13: 3},
+        {14: [[0, 3, 0, [], [], [], [], []]]},
+        {14: [[0, 2, 0, [], [], [], []]]},
+        {14: [[2**40, 2, 0, [], [], [], [], []]]},
+        {14: [[0, 2, 0, [], [], [], [], []]] * (EARLIER_MAX + 1)},
+        {15: [[], []]},
+        {15: [[["b", 1, []], ["a", 1, []]], [], []]},
+        {15: [[["a", 1, []], ["a", 2, []]], [], []]},
+        {15: [[["a", 6, []]], [], []]},
+        {15: [[], [], [["worker", 3, ["other"]]]]},
+        {16: 1},
     ],
 )
 def test_a_field_of_another_form_is_refused(field: dict[int, object]) -> None:
@@ -115,67 +162,48 @@ def test_what_is_too_long_is_refused_before_it_is_read() -> None:
 
 def test_the_largest_policy_is_accepted() -> None:
     many = tuple(number.to_bytes(32, "big") for number in range(DIGESTS_MAX))
-    policy = Policy(version=1, pcr_bitmap=1, pcr_digests=many, manifests=many)
+    policy = Policy(
+        version=1, pcr_bitmap=1, pcr_digests=many, manifests=many, ek_tags=many,
+        earlier=(Earlier(1, Mode.ENFORCE, References(pcr_bitmap=1, pcr_digests=many, manifests=many)),),
+        ek_roots=tuple(bytes([number]) * 2048 for number in range(EK_ROOTS_MAX)),
+    )
     assert verify_policy(MESH.authority.sign_policy(policy), MESH.root).policy == policy
+
+
+def test_a_policy_that_uses_nothing_new_has_the_bytes_that_it_always_had() -> None:
+    payload = encode({0: 1, 1: 1, 2: 1, 3: 0, 4: 0, 5: 0, 6: [], 7: []})
+    assert Policy.default().pack() == payload
+    assert Policy.unpack(payload) == Policy.default()
+
+
+def test_what_a_missing_log_means_follows_from_the_rules_where_the_policy_does_not_say() -> None:
+    assert Policy(version=1).without_log is MissingLog.ALLOW
+    assert Policy(version=1, digest_rules=(DigestRule(7),)).without_log is MissingLog.REFUSE
+    assert Policy(version=1, file_rule=DigestRule(10)).without_log is MissingLog.REFUSE
+    assert Policy(version=1, file_rule=DigestRule(10), missing_log=MissingLog.WARN).without_log is MissingLog.WARN
+
+
+def test_grace_ends_on_the_second() -> None:
+    policy = replace(FULL, earlier=(Earlier(1_000, Mode.ENFORCE, References()), Earlier(2_000, Mode.WARN, References())))
+    assert [one.until for one in policy.in_grace(datetime.fromtimestamp(999.9, UTC))] == [1_000, 2_000]
+    assert [one.until for one in policy.in_grace(datetime.fromtimestamp(1_000, UTC))] == [2_000]
+    assert policy.in_grace(datetime.fromtimestamp(2_000, UTC)) == ()
+
+
+def test_a_floor_is_for_one_range_of_firmware_versions() -> None:
+    floor = FirmwareFloor(first=0x0007_0000, floor=0x0007_0040)
+    assert [floor.is_too_old(one) for one in (0x0006_FFFF, 0x0007_0000, 0x0007_003F, 0x0007_0040)] == [False, True, True, False]
+
+
+def test_what_a_service_a_topic_or_a_role_needs_is_found_by_name() -> None:
+    needs = EVERYTHING.needs
+    assert needs.service("run") == Need("run", 4, ("worker",))
+    assert needs.topic("news") == Need("news", 2)
+    assert needs.role("signer") == Need("signer", 3)
+    assert (needs.service("news"), needs.topic("run"), needs.role("worker")) == (None, None, None)
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused_and_nothing_else(data: bytes) -> None:
     reason_for(data)
     reason_for(signed(data))
-
-
-# --- TOML -----------------------------------------------------------------------------------------------------------
-
-
-def test_a_policy_in_toml() -> None:
-    assert parse_policy_toml(FULL_TOML) == FULL
-
-
-def test_only_the_version_must_be_there() -> None:
-    assert parse_policy_toml("version = 9") == Policy(version=9)
-    with pytest.raises(UsageError, match="no version"):
-        parse_policy_toml("")
-
-
-def test_an_unknown_key_is_named_and_the_known_ones_are_listed() -> None:
-    with pytest.raises(UsageError, match="unknown key in the policy: minimum_lvel") as caught:
-        parse_policy_toml("version = 1\nminimum_lvel = 2")
-    assert "minimum_level" in caught.value.hint
-
-
-@pytest.mark.parametrize(
-    ("line", "hint"),
-    [
-        ("version = 0", "from 1"),
-        ("version = true", "whole number"),
-        ('version = "1"', "whole number"),
-        ('attestation = "always"', '"off" or "prefer" or "require"'),
-        ("attestation = 1", '"off"'),
-        ('mode = "Enforce"', '"learn" or "warn" or "enforce"'),
-        ("minimum_level = 6", "from 0 to 5"),
-        ("pcrs = 14", "list of different numbers from 0 to 23"),
-        ("pcrs = [24]", "from 0 to 23"),
-        ("pcrs = [1, 1]", "different"),
-        ("pcrs = [true]", "numbers"),
-        ("pcrs = [[1]]", "numbers"),
-        ('pcr_digests = ["00"]', "64 hexadecimal digits"),
-        ("pcr_digests = [1]", "64 hexadecimal digits"),
-        ('manifests = ["zz"]', "64 hexadecimal digits"),
-        ('manifests = "00"', "SHA-256"),
-    ],
-)
-def test_a_wrong_value_is_named_with_what_would_be_right(line: str, hint: str) -> None:
-    text = line if line.startswith("version") else f"version = 1\n{line}"
-    with pytest.raises(UsageError, match=line.split(" ", maxsplit=1)[0]) as caught:
-        parse_policy_toml(text)
-    assert hint in caught.value.hint
-
-
-@given(st.text(max_size=80))
-def test_any_text_is_a_policy_or_a_usage_error(text: str) -> None:
-    for candidate in (text, f"version = 1\n{text}"):
-        try:
-            parse_policy_toml(candidate)
-        except UsageError:
-            continue

@@ -6,8 +6,9 @@ import pytest
 
 from overlay.core.authority.group_orders import Distribute, Recover, Refresh, Reshare
 from overlay.core.authority.order_bodies import Body, GrantRoles, PolicyOrder, Replace, Revoke, WithdrawInvite
-from overlay.core.authority.order_rules import Standing, is_looser, judge
+from overlay.core.authority.order_rules import Standing, judge
 from overlay.core.authority.orders import VerifiedOrder
+from overlay.core.authority.policy_strictness import is_looser
 from overlay.core.policy import Attestation, Mode, Policy
 from overlay.core.revocation_profile import RevocationReason
 from overlay.core.wire import sha256
