@@ -100,6 +100,16 @@ class TrustLost(NodeEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceRefused(NodeEvent):
+    """A member wanted a service that is not offered to it."""
+
+    name: str
+    node: str
+    service: str
+    reason: Reason = Reason.NOT_ALLOWED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LinkRekeyed(NodeEvent):
     """A link uses fresh keys."""
 

@@ -1,6 +1,6 @@
 """What users hold: a node, running here (`open_node`) or in another process (`connect_local`); both keep this contract."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -140,6 +140,30 @@ class NodeApi(Protocol):
 
     def subscribe(self, topic: str) -> AbstractAsyncContextManager[AsyncIterator[TopicItem]]:
         """What others and this node publish on a topic: what is kept of it, then what comes."""
+        ...
+
+    def expose(self, service: str, to: str, *, allow: Sequence[str]) -> AbstractAsyncContextManager[None]:
+        """Let members use a service of this host, for the length of the block; its connections end with it.
+
+        Args:
+            service: the name by which they ask for it.
+            to: where it is: `host:port`, `[ipv6]:port` or `unix:/path`.
+            allow: who may: `role:ROLE`, `node:NAME`, `level:N`, joined by commas where all must hold; one of them is enough.
+        """
+        ...
+
+    def forward(
+        self, service: str, listen: str = "0", *, peer: str | None = None, signed: bool = True
+    ) -> AbstractAsyncContextManager[str]:
+        """Listen on a local address and carry each connection to a member's service; gives the address.
+
+        Args:
+            service: its name.
+            listen: a port of 127.0.0.1 (0 for any), `host:port`, `[ipv6]:port` or `unix:/path`. Whoever can connect there
+                uses the service in this node's name.
+            peer: the member to use, by name or id; None for whoever offers the service.
+            signed: each side signs what it sends, by segment. Without it bytes are authenticated by the link alone.
+        """
         ...
 
     async def status(self) -> NodeStatistics:

@@ -30,6 +30,7 @@ from overlay.events import (
     PeerUp,
     PolicyChanged,
     RevocationsChanged,
+    ServiceRefused,
     TrustLost,
 )
 from overlay.registry import EntryType, EvidenceKind, OrderKind, Reason
@@ -106,7 +107,7 @@ class Chronicle:
                 return _of_authority(event)
             case LinkRefused() if not event.by_peer:
                 return self._refusal(event.node, event.reason)
-            case ChainRejected():
+            case ChainRejected() | ServiceRefused():
                 return self._refusal(event.node, event.reason)
         return None
 

@@ -1,7 +1,7 @@
 """A node in another process of this user: `connect_local()` gives it, with the contract of a node (api.py)."""
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -150,6 +150,22 @@ class RemoteNode:
         async with self._connection.request("subscribe", topic=topic) as answers:
             await anext(answers)  # it listens from now on
             yield Items(answers, lambda item: wire.read_item(_object(item)))
+
+    @asynccontextmanager
+    async def expose(self, service: str, to: str, *, allow: Sequence[str]) -> AsyncIterator[None]:
+        """See `NodeApi.expose`."""
+        async with self._connection.request("expose", service=service, to=to, allow=list(allow)) as answers:
+            await anext(answers)  # it is exposed from now on
+            yield
+
+    @asynccontextmanager
+    async def forward(
+        self, service: str, listen: str = "0", *, peer: str | None = None, signed: bool = True
+    ) -> AsyncIterator[str]:
+        """See `NodeApi.forward`."""
+        options = {} if peer is None else {"peer": peer}
+        async with self._connection.request("forward", service=service, listen=listen, signed=signed, **options) as answers:
+            yield wire.text_of({"listen": await anext(answers)}, "listen")
 
     async def status(self) -> NodeStatistics:
         """All figures at this moment."""

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -30,7 +30,7 @@ from overlay.app.chronicle import Chronicle
 from overlay.app.config import Config, load_config
 from overlay.app.control import serve_control
 from overlay.app.identity import Endorser, Membership, attestation_blob, identity_signer, load_membership
-from overlay.app.local import LocalNode
+from overlay.app.local import Faces, LocalNode
 from overlay.app.local_audit import LocalAudit
 from overlay.app.peer_memory import PeerMemory
 from overlay.app.topic_keeper import TopicKeeper
@@ -39,6 +39,7 @@ from overlay.app.version import VERSION
 from overlay.core.authority.contents import ClosingCheckpoint
 from overlay.core.certificate_request import build_request
 from overlay.core.evidence import Prover
+from overlay.core.forwarding import parse_exposed, parse_forwarded
 from overlay.core.identity import LocalIdentity
 from overlay.core.keys import NodeId, Signer
 from overlay.core.limits import AttestTimes, RekeyTimes
@@ -48,8 +49,9 @@ from overlay.core.revocation_profile import LogEnd, LogName
 from overlay.core.session import Session
 from overlay.core.trust import Credentials, TrustSet
 from overlay.errors import OverlayError, Refused, UsageError
-from overlay.events import NodeEvent
+from overlay.events import NodeEvent, ServiceRefused
 from overlay.net.background import background
+from overlay.net.forward import Forwarding
 from overlay.net.node import Node, NodeParts, StreamHandler, run_node
 from overlay.net.ports import Finder
 from overlay.net.request import Handler, PeerInfo
@@ -181,16 +183,32 @@ async def _engine(
     async with run_node(assembly.parts, observers, assembly.session) as engine:
         setup.engine = engine
         topics.engine = engine
+        setup.forwarding.engine = engine
         flush = engine.replicators[log.kind].flush
         log.listen(lambda _entries: flush())
         async with setup.seat.begin(engine) as seat, background() as servers:
             node = LocalNode(
-                engine, LocalAudit(log, engine), topics, folder=setup.folder.path, seat=seat,
+                engine, Faces(LocalAudit(log, engine), topics, setup.forwarding), folder=setup.folder.path, seat=seat,
                 mesh_name=setup.membership.mesh.root.name, evidence=setup.prover_kind.name.lower(), warnings=setup.warnings,
             )
             servers.start_soon(topics.run)
-            await servers.start(_serve_control, node, setup.folder.path)
-            yield node
+            servers.start_soon(setup.forwarding.run)
+            async with _standing(setup.forwarding, setup.config):
+                await servers.start(_serve_control, node, setup.folder.path)
+                yield node
+
+
+@asynccontextmanager
+async def _standing(forwarding: Forwarding, config: Config) -> AsyncIterator[None]:
+    """The services that the settings name, for the length of the block."""
+    async with AsyncExitStack() as stack:
+        for text in config.expose:
+            exposed = parse_exposed(text)
+            await stack.enter_async_context(forwarding.expose(exposed.service, str(exposed.to), map(str, exposed.rules)))
+        for text in config.forward:
+            wanted = parse_forwarded(text)
+            await stack.enter_async_context(forwarding.forward(wanted.service, wanted.listen, peer=wanted.peer))
+        yield
 
 
 @asynccontextmanager
@@ -240,6 +258,7 @@ class Setup:
         self.config = config
         self.membership = membership
         self.engine: Node | None = None
+        self.forwarding = Forwarding(self._denied)
         self.log: AuditLog | None = None
         self._floor = load_floor(folder)
         self.at = calendar(lambda: self._floor, clock)
@@ -309,8 +328,9 @@ class Setup:
             identity=self.identity, trust=self.trust, gate_keys=self.ring.passing, tag=secrets.token_bytes(8),
             calendar=self.at, chance=SystemChance(), appraiser=PolicyAppraiser(self.policy), prover=self._prover,
             renew=renew, finders=self._finders(), known=self._known, keepers=(log, topics),
-            services={**offers.services, **self.seat.services}, trust_keeper=self.seat,
-            streams=dict(offers.streams), transient=topics.on_transient_batch, rekey=RekeyTimes.every(config.rekey_after),
+            services={**offers.services, **self.seat.services, **self.forwarding.services},
+            trust_keeper=self.seat, streams={**offers.streams, **self.forwarding.streams},
+            transient=topics.on_transient_batch, rekey=RekeyTimes.every(config.rekey_after),
             attest=AttestTimes.period(config.attest_every), listen=listen,
         )
 
@@ -354,6 +374,10 @@ class Setup:
             log_ends=self._log_ends, refresh_wait=self.config.refresh_wait, recovery_wait=self.config.recovery_wait,
             refresh_every=self.config.refresh_every, log=lambda: self.log, credentials_of=self._credentials_of,
         ))
+
+    def _denied(self, peer: PeerInfo, service: str) -> None:
+        if self.engine is not None:
+            self.engine.emit(ServiceRefused(name=peer.name, node=str(peer.node_id), service=service))
 
     def _heads(self, nodes: tuple[NodeId, ...]) -> tuple[ClosingCheckpoint, ...]:
         """Where the open logs of these nodes end, as far as they are held here."""

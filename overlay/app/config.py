@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, NoReturn, cast
 from discovery.static import parse_seed
 from overlay.app.tpm import DEFAULT_TCTI
 from overlay.core.authority.recovery import RECOVERY_WAIT
+from overlay.core.forwarding import parse_exposed, parse_forwarded
 from overlay.core.limits import AttestTimes, RekeyTimes
 from overlay.errors import UsageError
 from overlay.store.state import SETTINGS
@@ -49,6 +50,8 @@ class Config:
     refresh_wait: float = 24 * 3600.0
     recovery_wait: float = RECOVERY_WAIT.total_seconds()
     refresh_every: float = 7 * 24 * 3600.0
+    expose: tuple[str, ...] = ()  # NAME=ADDRESS RULE ..., what members may use of this host
+    forward: tuple[str, ...] = ()  # NAME[@PEER]=ADDRESS, local addresses that lead to members' services
     log_level: LogLevel = "warning"
 
 
@@ -221,6 +224,20 @@ def _seeds(key: str, value: object) -> object:
     return seeds
 
 
+def _exposed(key: str, value: object) -> object:
+    services = _texts(key, value)
+    for service in services:
+        parse_exposed(service)
+    return services
+
+
+def _forwarded(key: str, value: object) -> object:
+    services = _texts(key, value)
+    for service in services:
+        parse_forwarded(service)
+    return services
+
+
 def _truth(key: str, value: object) -> object:
     return value if isinstance(value, bool) else _wrong(key, "true or false")
 
@@ -253,6 +270,10 @@ def _seconds(key: str, value: object, within: tuple[float, float]) -> object:
 
 def _split(text: str) -> object:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _split_services(text: str) -> object:
+    return [part.strip() for part in text.split(";") if part.strip()]
 
 
 def _bool_of(text: str) -> object:
@@ -290,6 +311,14 @@ TABLE: Final = (
     Setting("refresh_every", "seconds after which signers make new shares unasked", _wait, _number_of, metavar="SECONDS"),
     Setting("refresh_wait", "seconds that new shares wait for a signer that is away", _wait, _number_of, metavar="SECONDS"),
     Setting("recovery_wait", "seconds in which the authority can answer a recovery", _wait, _number_of, metavar="SECONDS"),
+    Setting(
+        "expose", "NAME=ADDRESS RULE, a service for members; may be repeated", _exposed, _split_services, many=True,
+        metavar="SERVICE",
+    ),
+    Setting(
+        "forward", "NAME=ADDRESS, where a member's service is to be had here; may be repeated", _forwarded, _split_services,
+        many=True, metavar="SERVICE",
+    ),
     Setting("log_level", "debug, info, warning or error", _word("debug", "info", "warning", "error"), metavar="LEVEL"),
 )
 SETTING: Final = {setting.key: setting for setting in TABLE}

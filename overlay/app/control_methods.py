@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
+import trio
+
 from overlay.app import wire_json as wire
 from overlay.app.api import NodeApi
 from overlay.errors import PeerUnreachable
@@ -58,6 +60,23 @@ async def _subscribe(node: NodeApi, params: Params, item: Item) -> Any:
             await item(wire.item_fields(one))
 
 
+async def _expose(node: NodeApi, params: Params, item: Item) -> Any:
+    """Until the client cancels it, or goes."""
+    service, to, allow = (wire.text_of(params, "service"), wire.text_of(params, "to"), wire.texts_of(params, "allow"))
+    async with node.expose(service, to, allow=allow):
+        await item(READY)
+        await trio.sleep_forever()
+
+
+async def _forward(node: NodeApi, params: Params, item: Item) -> Any:
+    """Until the client cancels it, or goes."""
+    peer = None if params.get("peer") is None else wire.text_of(params, "peer", limit=NAME_MAX)
+    service, listen = wire.text_of(params, "service"), wire.text_of(params, "listen")
+    async with node.forward(service, listen, peer=peer, signed=wire.truth_of(params, "signed")) as address:
+        await item(address)
+        await trio.sleep_forever()
+
+
 async def _append(node: NodeApi, params: Params, item: Item) -> Any:
     kind = wire.text_of(params, "type", limit=NAME_MAX)
     return wire.receipt_fields(await node.audit.append(kind, params.get("value")))
@@ -95,6 +114,8 @@ METHODS: Final[Mapping[str, Method]] = {
     "call_stream": _call_stream,
     "publish": _publish,
     "subscribe": _subscribe,
+    "expose": _expose,
+    "forward": _forward,
     "audit.append": _append,
     "audit.wait_replicated": _wait_replicated,
     "audit.read": _read,

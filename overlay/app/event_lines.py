@@ -25,6 +25,7 @@ from overlay.events import (
     QuarantineBegan,
     QuarantineEnded,
     RevocationsChanged,
+    ServiceRefused,
     TrustLost,
 )
 from overlay.registry import Reason
@@ -80,11 +81,10 @@ def _describe_rest(event: NodeEvent) -> str:
         case EvidenceFailed() | FinderFailed():
             what = "no evidence" if isinstance(event, EvidenceFailed) else "cannot look for peers"
             return f"{what}: {event.detail}" + (f" ({event.hint})" if event.hint else "")
-        case QuarantineBegan():
-            until = f"{datetime.fromisoformat(event.until):%Y-%m-%d %H:%M} UTC"
-            return f"this node is in quarantine until {until}: it stays out of everything, and comes back by itself"
-        case QuarantineEnded():
-            return "the quarantine of this node is over"
+        case QuarantineBegan() | QuarantineEnded():
+            return _of_quarantine(event)
+        case ServiceRefused(name=name, service=service):
+            return f"{name} may not use the service {service}"
         case ChainRejected():
             return f"{event.name} sent a log that does not hold: {_why(event.reason, event.detail)}"
         case PeerWarning():
@@ -94,6 +94,13 @@ def _describe_rest(event: NodeEvent) -> str:
         case _:
             fields = event.fields()
             return " ".join([str(fields.pop("event")), *(f"{key}={value}" for key, value in fields.items())])
+
+
+def _of_quarantine(event: QuarantineBegan | QuarantineEnded) -> str:
+    if isinstance(event, QuarantineEnded):
+        return "the quarantine of this node is over"
+    until = f"{datetime.fromisoformat(event.until):%Y-%m-%d %H:%M} UTC"
+    return f"this node is in quarantine until {until}: it stays out of everything, and comes back by itself"
 
 
 def _why(reason: Reason, detail: str, *, by_peer: bool = False) -> str:

@@ -1,7 +1,8 @@
 """A node that runs in this process, as users see it: `NodeApi` over the engine, the audit log and the topics."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import trio
@@ -14,6 +15,7 @@ from overlay.app.local_audit import LocalAudit
 from overlay.app.topic_keeper import TopicKeeper
 from overlay.core.authority.succession import AuthorityChain
 from overlay.core.keys import MeshId, NodeId
+from overlay.net.forward import Forwarding
 from overlay.net.node import Node
 from overlay.net.peer import Peer
 from overlay.net.statistics import NodeStatistics
@@ -28,20 +30,30 @@ def authority_warnings(chain: AuthorityChain) -> list[str]:
     return founding + [NO_RECOVERY_WARNING] * (not chain.newest.recovery.keys)
 
 
+@dataclass(frozen=True, slots=True)
+class Faces:
+    """What users reach through a node."""
+
+    audit: LocalAudit
+    topics: TopicKeeper
+    forwarding: Forwarding
+
+
 class LocalNode:
     """Keeps `NodeApi`; see there for what each method promises."""
 
     def __init__(
-        self, engine: Node, audit: LocalAudit, topics: TopicKeeper, *, folder: Path, seat: Seat, mesh_name: str, evidence: str,
+        self, engine: Node, faces: Faces, *, folder: Path, seat: Seat, mesh_name: str, evidence: str,
         warnings: Callable[[], tuple[str, ...]],
     ) -> None:
-        self.audit = audit
+        self.audit = faces.audit
         self.seat = seat
         self.authority = Authority(Commands(seat).perform)
         self.engine = engine
         self.folder = folder
         self.mesh_name = mesh_name
-        self._topics = topics
+        self._topics = faces.topics
+        self._forwarding = faces.forwarding
         self._evidence = evidence
         self._warnings = warnings
         self._stop = trio.Event()
@@ -99,6 +111,18 @@ class LocalNode:
         """See `NodeApi`."""
         return self._topics.subscribe(topic)
 
+    def expose(self, service: str, to: str, *, allow: Sequence[str]) -> AbstractAsyncContextManager[None]:
+        """See `NodeApi`."""
+        return self._forwarding.expose(service, to, allow)
+
+    @asynccontextmanager
+    async def forward(
+        self, service: str, listen: str = "0", *, peer: str | None = None, signed: bool = True
+    ) -> AsyncIterator[str]:
+        """See `NodeApi`."""
+        async with self._forwarding.forward(service, listen, peer=peer, signed=signed) as one:
+            yield str(one.listen)
+
     async def status(self) -> NodeStatistics:
         """All figures at this moment."""
         await trio.lowlevel.checkpoint()
@@ -115,7 +139,7 @@ class LocalNode:
             level=own.certificate.facts.level, evidence=self._evidence, port=self.port, roles=own.roles,
             certificate_ends=own.certificate.not_after.isoformat(), endorsement_ends=own.endorsement.not_after.isoformat(),
             links=self.engine.link_statistics(), chains=self.audit.statistics(), refused=self.engine.refused,
-            warnings=tuple(warnings),
+            services=self._forwarding.statistics(), warnings=tuple(warnings),
         )
 
     def ask_to_stop(self) -> None:

@@ -25,7 +25,7 @@ from overlay.errors import (
     UsageError,
 )
 from overlay.net.request import PeerInfo
-from overlay.net.statistics import ChainStatistics, LinkStatistics, NodeStatistics
+from overlay.net.statistics import ChainStatistics, LinkStatistics, NodeStatistics, ServiceStatistics
 from overlay.registry import Reason
 
 LINE_MAX: Final = 4 * 1024 * 1024  # a body of 1 MiB takes 1.4 MiB as base64; the status of a large mesh less
@@ -124,6 +124,13 @@ def seconds_of(message: Mapping[str, Any], key: str) -> float:
     value = message.get(key)
     good = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= SECONDS_MAX
     return float(value) if good and value is not None else malformed(key)
+
+
+def texts_of(message: Mapping[str, Any], key: str, *, most: int = 256) -> tuple[str, ...]:
+    """A list of texts. Raises Refused(MALFORMED)."""
+    value = message.get(key)
+    good = isinstance(value, list) and len(value) <= most and all(isinstance(one, str) and len(one) <= 4096 for one in value)
+    return tuple(value) if isinstance(value, list) and good else malformed(key)
 
 
 def truth_of(message: Mapping[str, Any], key: str) -> bool:
@@ -252,7 +259,8 @@ def read_statistics(value: Mapping[str, Any]) -> NodeStatistics:
     try:
         links = tuple(LinkStatistics(**_endless(LinkStatistics, link)) for link in value["links"])
         chains = tuple(ChainStatistics(**chain) for chain in value["chains"])
-        rest = {**value, "links": links, "chains": chains}
+        services = tuple(ServiceStatistics(**service) for service in value["services"])
+        rest = {**value, "links": links, "chains": chains, "services": services}
         return NodeStatistics(**{**rest, "roles": tuple(value["roles"]), "warnings": tuple(value["warnings"])})
     except (TypeError, KeyError):
         malformed("status")

@@ -36,6 +36,22 @@ class ChainStatistics:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceStatistics:
+    """One forwarded service: `exposed` to members, or `forwarded` from one to a local address."""
+
+    kind: str
+    name: str
+    place: str  # where the service is, or where we listen for it
+    open: int  # connections now
+    connections: int  # ever carried
+    refused: int  # callers that may not
+    failed: int  # nobody took the connection
+    broken: int  # did not end in order
+    received: int  # bytes from the mesh
+    sent: int  # bytes into the mesh
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStatistics:
     """The node as a whole. `warnings` are for people: what someone should know or do."""
 
@@ -51,6 +67,7 @@ class NodeStatistics:
     endorsement_ends: str
     links: tuple[LinkStatistics, ...]
     chains: tuple[ChainStatistics, ...]
+    services: tuple[ServiceStatistics, ...] = ()
     refused: int
     warnings: tuple[str, ...]
 

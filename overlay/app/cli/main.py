@@ -20,6 +20,7 @@ ENROLMENT: Final = "overlay.app.cli.enrolment"
 AUTHORITY: Final = "overlay.app.cli.authority"
 BACKUP: Final = "overlay.app.cli.backup"
 TALK: Final = "overlay.app.cli.talk"
+SERVICES: Final = "overlay.app.cli.services"
 
 # The one table of modules outside the facades that load late: `overlay status` would otherwise wait for zeroconf, SQLite
 # and the TPM's library, which only other commands need. A test compares the texts with the commands' own.
@@ -36,6 +37,8 @@ COMMANDS: Final = {
     "call": (TALK, "Call METHOD of PEER with BODY, and print the answer."),
     "publish": (TALK, "Publish BODY on TOPIC."),
     "subscribe": (TALK, "Print what is published on TOPIC."),
+    "expose": (SERVICES, "Let members use SERVICE of this host, until Ctrl-C."),
+    "forward": (SERVICES, "Bring SERVICE of a member to the local address LISTEN, until Ctrl-C."),
     "audit": ("overlay.app.cli.audit", "The audit log of this node and its copies of the others' logs."),
     "revoke": (AUTHORITY, "Throw nodes out, for ever."),
     "quarantine": (AUTHORITY, "Keep a node out for 24 hours, at once."),

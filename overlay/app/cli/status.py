@@ -14,7 +14,7 @@ from overlay.app.identity import load_membership
 from overlay.app.output import counted, note, plain, say, say_json, say_table
 from overlay.core.certificates import verify_leaf
 from overlay.errors import HostLacks, Refused
-from overlay.net.statistics import LinkStatistics, NodeStatistics
+from overlay.net.statistics import LinkStatistics, NodeStatistics, ServiceStatistics
 from overlay.net.system import wall_clock
 from overlay.store.state import StateFolder, holder
 
@@ -58,6 +58,10 @@ def _show(found: NodeStatistics) -> None:
     else:
         say("no peers")
     say()
+    if found.services:
+        columns = ("SERVICE", "", "AT", "NOW", "EVER", "REFUSED", "FAILED", "BROKEN", "IN", "OUT")
+        say_table(columns, [_service_row(one) for one in found.services])
+        say()
     names = {found.node: found.name, **{link.node: link.name for link in found.links}}
     rows = [(names.get(one.node, one.node[:8]), one.size, one.root[:16]) for one in found.chains]
     say_table(("LOG", "ENTRIES", "HEAD"), rows)
@@ -68,6 +72,23 @@ def _link_row(link: LinkStatistics) -> tuple[object, ...]:
         link.name, link.level, link.address, link.epoch, _age(link.epoch_age), link.rounds, _age(link.evidence_age),
         _age(link.lease_left),
     )
+
+
+def _service_row(one: ServiceStatistics) -> tuple[object, ...]:
+    return (
+        one.name, one.kind, one.place, one.open, one.connections, one.refused, one.failed, one.broken, _bytes(one.received),
+        _bytes(one.sent),
+    )
+
+
+def _bytes(count: int) -> str:
+    """In binary units, three digits."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} GiB"
 
 
 def _age(seconds: float) -> str:
