@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from attest.evidence import Claims, parse_claims
 from attest.levels import level_of
-from attest.policy import accepted_kinds, check_kind, check_level, judge_manifest, judge_pcrs
+from attest.policy import Measured, accepted_kinds, check_kind, check_level, judge_manifest, judge_quote
 from attest.quote import Clock, Enrolled, check_quote
 from attest.software import check_software
 from overlay.core.evidence import Appraisal, Binding, Evidence
@@ -16,9 +17,10 @@ from overlay.registry import EvidenceKind
 
 @dataclass(frozen=True, slots=True)
 class PolicyAppraiser:
-    """An Appraiser. `policy_source` is asked at each use, so that a new policy holds at once."""
+    """An Appraiser. `policy_source` is asked at each use, so that a new policy holds at once; `at`: for grace that ends."""
 
     policy_source: Callable[[], Policy]
+    at: Callable[[], datetime]
 
     @property
     def accepted(self) -> tuple[EvidenceKind, ...]:
@@ -32,12 +34,12 @@ class PolicyAppraiser:
         policy = self.policy_source()
         claims = parse_claims(evidence.claims)
         check_kind(policy, claims.kind, peer)
-        case = _Case(policy, claims, evidence, binding, peer)
+        case = _Case(policy, self.at(), claims, evidence, binding, peer)
         if claims.kind is EvidenceKind.TPM:
             appraisal = case.quote(previous.clock if previous is not None else None)
         else:
             appraisal = case.software()
-        check_level(policy, appraisal.level)
+        check_level(policy, appraisal.level, peer.roles)
         return appraisal
 
 
@@ -46,6 +48,7 @@ class _Case:
     """All that one judgement is about. The genuine comes before the good: reference values are compared last."""
 
     policy: Policy
+    at: datetime
     claims: Claims
     evidence: Evidence
     binding: Binding
@@ -60,7 +63,7 @@ class _Case:
         enrolled = Enrolled(ak_name=facts.ak_name, ak_qualified_name=facts.ak_qualified_name)
         bitmap = self.claims.pcr_bitmap
         quote = check_quote(self.evidence, self.binding, enrolled, pcr_bitmap=bitmap, previous=previous)
-        warnings = judge_pcrs(self.policy, bitmap, quote.pcr_digest)
+        warnings = judge_quote(self.policy, self.at, Measured(bitmap, quote.pcr_digest, quote.header.firmware))
         return Appraisal(
             level=self.level,
             kind=EvidenceKind.TPM,
@@ -76,5 +79,5 @@ class _Case:
             level=self.level,
             kind=EvidenceKind.SOFTWARE,
             software_version=self.claims.software_version,
-            warnings=judge_manifest(self.policy, self.claims),
+            warnings=judge_manifest(self.policy, self.at, self.claims),
         )

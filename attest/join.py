@@ -14,7 +14,7 @@ from attest.credential import make_credential, parse_endorsement_key
 from attest.endorsement_chain import EndorsementTrust, judge_endorsement_key
 from attest.enrol import NAME_SIZE, attestation_qualified_name, check_identity_key, handle_name
 from attest.levels import SOFTWARE_KEY
-from attest.policy import accepted_kinds, check_level, judge_pcrs
+from attest.policy import Measured, accepted_kinds, check_level, judge_quote
 from attest.quote import (
     Header,
     check_attestation_key,
@@ -74,6 +74,7 @@ class ShownMachine:
     ak_name: bytes
     ak_qualified_name: bytes
     pcr_digest: bytes
+    firmware: int
     warnings: tuple[str, ...]
 
 
@@ -109,7 +110,7 @@ def check_join(case: JoinCase, trust: EndorsementTrust, at: datetime) -> ShownMa
         raise Refused(Reason.ATTESTATION_KEY_MISMATCH, "the identity key does not live under that storage key")
 
     level, warnings = judge_endorsement_key(keys.ek, shown.ek_chain, trust, at)
-    return ShownMachine(level, keys.ek.name, keys.ak.name, signer, quote.pcr_digest, warnings)
+    return ShownMachine(level, keys.ek.name, keys.ak.name, signer, quote.pcr_digest, quote.header.firmware, warnings)
 
 
 def _check_header(header: Header, qualified_signer: bytes, data: bytes) -> None:
@@ -155,7 +156,8 @@ class TpmJoinAppraiser:
             shown=shown, answer=answer, binding=binding, request=request, secret=secret, pcr_bitmap=pcr_bitmap
         )
         machine, policy = check_join(case, self._trust(), at), self._policy()
-        warnings = machine.warnings + judge_pcrs(policy, pcr_bitmap, machine.pcr_digest)
+        measured = Measured(pcr_bitmap, machine.pcr_digest, machine.firmware)
+        warnings = machine.warnings + judge_quote(policy, at, measured)
         check_level(policy, machine.level)
         return JoinFinding(
             level=machine.level, policy_version=policy.version, ak_name=machine.ak_name,

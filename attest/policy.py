@@ -4,14 +4,22 @@
   with reference values. Evidence is shown and bound to the link in every case: there is no way to do without.
 - `mode`: `learn` compares nothing, `warn` compares and lets pass, `enforce` compares and refuses, also where the policy
   holds no reference values at all.
-- Reference values are PCR digests under one bitmap for TPM evidence, package manifests for software evidence.
-- `minimum_level` holds in every mode.
+- Reference values are floors for the firmware and PCR digests under one bitmap for TPM evidence, package manifests for
+  software evidence.
+- Grace: what earlier policies listed passes until a time, with a warning, as a whole: never the firmware of one and the PCRs
+  of another.
+- `minimum_level` and the levels that roles need hold in every mode.
 """
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 from attest.evidence import Claims
-from overlay.core.policy import Attestation, Mode, Policy
+from overlay.core.certificates import show_time
+from overlay.core.policy import Attestation, Policy
+from overlay.core.policy_parts import Mode, References
 from overlay.core.trust import VerifiedPeer
 from overlay.errors import Refused
 from overlay.registry import EvidenceKind, Reason
@@ -39,36 +47,81 @@ def check_kind(policy: Policy, kind: EvidenceKind, peer: VerifiedPeer) -> None:
         raise Refused(Reason.EVIDENCE_NOT_ACCEPTED, f"the policy does not take {kind.name.lower()} evidence")
 
 
-def judge_pcrs(policy: Policy, pcr_bitmap: int, pcr_digest: bytes) -> tuple[str, ...]:
-    """Compare a quote with the reference values (check 13): the warnings, or Refused(PCR_SELECTION or PCR_MISMATCH)."""
-    if not policy.has_tpm_references:
-        return _finding(policy, Reason.PCR_MISMATCH, "the policy holds no PCR digests")
-    if pcr_bitmap != policy.pcr_bitmap:
-        return _finding(policy, Reason.PCR_SELECTION, f"PCRs {pcr_bitmap:#x} where {policy.pcr_bitmap:#x} are wanted")
-    if pcr_digest not in policy.pcr_digests:
-        return _finding(policy, Reason.PCR_MISMATCH, f"PCR digest {pcr_digest.hex()}")
-    return ()
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a genuine quote says of its machine."""
+
+    pcr_bitmap: int
+    pcr_digest: bytes
+    firmware: int  # as the TPM's maker numbers it
 
 
-def judge_manifest(policy: Policy, claims: Claims) -> tuple[str, ...]:
+def judge_quote(policy: Policy, at: datetime, measured: Measured) -> tuple[str, ...]:
+    """Compare a quote with the reference values (checks 12 and 13): the warnings.
+
+    Raises:
+        Refused: FIRMWARE, PCR_SELECTION or PCR_MISMATCH, in this order.
+    """
+    return _judge(policy, at, lambda references: compare_quote(references, measured))
+
+
+def compare_quote(references: References, measured: Measured) -> Refused | None:
+    """What is wrong with a quote by one set of reference values, if anything is."""
+    return _compare_firmware(references, measured.firmware) or _compare_pcrs(references, measured)
+
+
+def _compare_firmware(references: References, firmware: int) -> Refused | None:
+    """Check 12."""
+    if any(floor.is_too_old(firmware) for floor in references.firmware_floors):
+        return Refused(Reason.FIRMWARE, f"the TPM's firmware {firmware:016x} is too old")
+    return None
+
+
+def _compare_pcrs(references: References, measured: Measured) -> Refused | None:
+    """Check 13, the digests."""
+    if not references.has_tpm_references:
+        return Refused(Reason.PCR_MISMATCH, "the policy holds no PCR digests")
+    if measured.pcr_bitmap != references.pcr_bitmap:
+        wanted = references.pcr_bitmap
+        return Refused(Reason.PCR_SELECTION, f"PCRs {measured.pcr_bitmap:#x} where {wanted:#x} are wanted")
+    if measured.pcr_digest not in references.pcr_digests:
+        return Refused(Reason.PCR_MISMATCH, f"PCR digest {measured.pcr_digest.hex()}")
+    return None
+
+
+def judge_manifest(policy: Policy, at: datetime, claims: Claims) -> tuple[str, ...]:
     """Compare software evidence with the listed packages: the warnings, or Refused(SOFTWARE_MISMATCH)."""
-    if not policy.manifests:
-        return _finding(policy, Reason.SOFTWARE_MISMATCH, "the policy holds no package manifests")
-    if claims.manifest not in policy.manifests:
-        return _finding(policy, Reason.SOFTWARE_MISMATCH, f"package manifest {claims.manifest.hex()}")
-    return ()
+    return _judge(policy, at, lambda references: _compare_manifest(references, claims.manifest))
 
 
-def check_level(policy: Policy, level: int) -> None:
-    """Raises Refused(LEVEL_TOO_LOW)."""
+def _compare_manifest(references: References, manifest: bytes) -> Refused | None:
+    if not references.manifests:
+        return Refused(Reason.SOFTWARE_MISMATCH, "the policy holds no package manifests")
+    if manifest not in references.manifests:
+        return Refused(Reason.SOFTWARE_MISMATCH, f"package manifest {manifest.hex()}")
+    return None
+
+
+def check_level(policy: Policy, level: int, roles: Sequence[str] = ()) -> None:
+    """Raises Refused(LEVEL_TOO_LOW): below what every node needs, or what a node with one of these roles does."""
     if level < policy.minimum_level:
         raise Refused(Reason.LEVEL_TOO_LOW, f"level {level} where {policy.minimum_level} is wanted")
+    for role in roles:
+        need = policy.needs.role(role)
+        if need is not None and level < need.level:
+            raise Refused(Reason.LEVEL_TOO_LOW, f"level {level} where {need.level} is wanted of the role {role}")
 
 
-def _finding(policy: Policy, reason: Reason, detail: str) -> tuple[str, ...]:
+def _judge(policy: Policy, at: datetime, compare: Callable[[References], Refused | None]) -> tuple[str, ...]:
     """What a mismatch leads to: nothing, a warning, or a refusal."""
-    if policy.attestation is Attestation.OFF or policy.mode is Mode.LEARN:
+    if policy.strictness is Mode.LEARN:
         return ()
+    found = compare(policy.references)
+    if found is None:
+        return ()
+    for one in policy.in_grace(at):
+        if one.mode is not Mode.ENFORCE or compare(one.references) is None:
+            return (f"{found}; it passes until {show_time(datetime.fromtimestamp(one.until, UTC))}",)
     if policy.mode is Mode.WARN:
-        return (str(Refused(reason, detail)),)
-    raise Refused(reason, detail)
+        return (str(found),)
+    raise found

@@ -326,7 +326,7 @@ class Setup:
 
         return NodeParts(
             identity=self.identity, trust=self.trust, gate_keys=self.ring.passing, tag=secrets.token_bytes(8),
-            calendar=self.at, chance=SystemChance(), appraiser=PolicyAppraiser(self.policy), prover=self._prover,
+            calendar=self.at, chance=SystemChance(), appraiser=PolicyAppraiser(self.policy, self.at), prover=self._prover,
             renew=renew, finders=self._finders(), known=self._known, keepers=(log, topics),
             services={**offers.services, **self.seat.services, **self.forwarding.services},
             trust_keeper=self.seat, streams={**offers.streams, **self.forwarding.streams},
@@ -342,7 +342,7 @@ class Setup:
 
         return NodeParts(
             identity=self.identity, trust=self.trust, gate_keys=self.ring.passing, tag=secrets.token_bytes(8),
-            calendar=self.at, chance=SystemChance(), appraiser=PolicyAppraiser(self.policy), prover=self._prover,
+            calendar=self.at, chance=SystemChance(), appraiser=PolicyAppraiser(self.policy, self.at), prover=self._prover,
             renew=renew, finders=self._finders(), known=self._known, keepers=(), services={}, trust_keeper=self.seat,
             transient=_nothing_transient, listen=listen,
         )

@@ -254,7 +254,7 @@ def _facts(
     level, kind = (SOFTWARE_KEY, EvidenceKind.SOFTWARE) if shown is None else (UNKNOWN_TPM, EvidenceKind.TPM)
     if kind not in accepted_kinds(policy):
         raise Refused(Reason.EVIDENCE_NOT_ACCEPTED, "the policy wants a TPM, and the request shows none")
-    check_level(policy, level)
+    check_level(policy, level, roles)
     facts = LeafFacts(roles=roles, level=level, policy_version=policy.version)
     if shown is not None:
         checked = check_request(_tpm_request(shown), request.der, request.identity)

@@ -78,7 +78,7 @@ def make_parts(mesh: Mesh, name: str, *, seeds: Sequence[str] = (), start: int =
 
     parts = NodeParts(
         identity=local(member), trust=lambda: mesh.trust, gate_keys=(GATE,), tag=secrets.token_bytes(8), calendar=wall_clock,
-        chance=SystemChance(), appraiser=PolicyAppraiser(lambda: policy), prover=prover, renew=renew,
+        chance=SystemChance(), appraiser=PolicyAppraiser(lambda: policy, wall_clock), prover=prover, renew=renew,
         finders=(StaticFinder(seeds),) if seeds else (), known=lambda: (), keepers=(), services={"shout": shout},
         transient=ignore, listen=("127.0.0.1", 0), rekey=RekeyTimes.every(60), attest=AttestTimes.period(60),
     )

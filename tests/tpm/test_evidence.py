@@ -19,6 +19,7 @@ from overlay.core.policy import Mode, Policy
 from overlay.core.trust import VerifiedPeer
 from overlay.core.wire import sha256
 from overlay.errors import LocalProtocolError, OverlayError, Refused
+from overlay.net.system import wall_clock
 from overlay.registry import EvidenceKind, Reason
 from tests.tpm.conftest import Swtpm
 from tests.unit.attest.software_tpm import PCR_14, a_binding, a_peer, software_claims, tpm_claims
@@ -44,7 +45,7 @@ def policy(*values: bytes) -> Policy:
 def test_a_tpm_enrols_proves_itself_and_is_gone_when_its_measurements_drift(tpm: Tpm) -> None:
     tpm.extend_pcr(14, sha256(b"package"))
     ak = tpm.create_attestation_key()
-    peer, appraiser = enrol(tpm, ak), PolicyAppraiser(lambda: policy(sha256(bytes(32), sha256(b"package"))))
+    peer, appraiser = enrol(tpm, ak), PolicyAppraiser(lambda: policy(sha256(bytes(32), sha256(b"package"))), wall_clock)
     prover: Prover = TpmProver(tpm=tpm, ak=ak, claims=tpm_claims())
     assert prover.kind is EvidenceKind.TPM
     bindings = [a_binding(number) for number in range(5)]
@@ -60,7 +61,7 @@ def test_a_tpm_enrols_proves_itself_and_is_gone_when_its_measurements_drift(tpm:
 
 def test_the_clock_goes_on_over_a_restart_and_an_old_state_is_noticed(tpm: Tpm, swtpm: Swtpm) -> None:
     ak = tpm.create_attestation_key()
-    peer, appraiser = enrol(tpm, ak), PolicyAppraiser(Policy.default)
+    peer, appraiser = enrol(tpm, ak), PolicyAppraiser(Policy.default, wall_clock)
     prover = TpmProver(tpm=tpm, ak=ak, claims=tpm_claims())
     before = appraiser.appraise(prover.prove([a_binding()])[0], a_binding(), peer, None)
     swtpm.stop()

@@ -11,7 +11,7 @@ from attest.ima import PCR as IMA_PCR
 from attest.ima import read_all
 from attest.manifest import installed_root, package_manifest
 from attest.offline import Appraised, appraise
-from attest.policy import DEFAULT_PCRS, judge_pcrs
+from attest.policy import DEFAULT_PCRS, Measured, judge_quote
 from attest.quote import AK_PUBLIC_MAX, QUOTE_MAX, SIGNATURE_MAX
 from attest.replay import Values, digest_of, extend, replay, separators_missing
 from overlay.app.cli.common import Invocation, setting_option, standard_options
@@ -22,6 +22,7 @@ from overlay.app.tpm import open_tpm
 from overlay.core.policy import Policy
 from overlay.core.policy_file import parse_policy_toml
 from overlay.errors import UsageError
+from overlay.net.system import wall_clock
 from overlay.store.exchange import read_text
 from overlay.store.membership import load_mesh
 from overlay.store.state import StateFolder
@@ -159,8 +160,13 @@ def check(
         read_bytes(key, max(AK_PUBLIC_MAX, FILE_MAX)), nonce=None if nonce is None else _hex(nonce),
         boot=logs.boot if boot_log or ima else None, measured=logs.measured,
     )
-    warnings = () if compared is None else judge_pcrs(compared, found.bitmap, found.quote.pcr_digest)
+    warnings = () if compared is None else _warnings(compared, found)
     _tell(invocation, found, nonce, warnings, compared=compared is not None)
+
+
+def _warnings(policy: Policy, found: Appraised) -> tuple[str, ...]:
+    """Raises Refused for what the policy does not let pass."""
+    return judge_quote(policy, wall_clock(), Measured(found.bitmap, found.quote.pcr_digest, found.quote.header.firmware))
 
 
 def _tell(

@@ -83,12 +83,14 @@ class Machine:
     safe: int = 1
     selection: bytes = pack_selection(PCR_14)
     pcr_digest: bytes = GOOD_PCRS
+    firmware: int = 0
 
     def header(self, data: bytes) -> bytes:
         reset_count, restart_count, clock = self.clock
         return (
             self.magic + self.structure + sized(self.qualified_signer) + sized(data) + clock.to_bytes(8, "big")
-            + reset_count.to_bytes(4, "big") + restart_count.to_bytes(4, "big") + bytes([self.safe]) + bytes(8)
+            + reset_count.to_bytes(4, "big") + restart_count.to_bytes(4, "big") + bytes([self.safe])
+            + self.firmware.to_bytes(8, "big")
         )
 
     def attested(self, data: bytes) -> bytes:

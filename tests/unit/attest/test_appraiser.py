@@ -1,6 +1,7 @@
 """The appraiser: evidence, certificate, policy and the last appraisal, put together."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from attest.software import SoftwareProver
 from overlay.core.certificate_profile import LeafFacts
 from overlay.core.evidence import Appraisal, Appraiser, Evidence
 from overlay.core.policy import Attestation, Mode, Policy
+from overlay.core.policy_parts import Earlier, FirmwareFloor, Need, Needs
 from overlay.core.trust import VerifiedPeer
 from overlay.core.wire import sha256
 from overlay.errors import Refused
@@ -21,6 +23,7 @@ from tests.unit.attest.software_tpm import (
     GOOD_PCRS,
     MESH,
     MESSAGE,
+    NOW,
     PCR_14,
     SOFTWARE_PEER,
     TPM_PEER,
@@ -40,7 +43,7 @@ PROVER = SoftwareProver(signer=MESSAGE, kid=SOFTWARE_PEER.kid, mesh_id=MESH, cla
 def appraise(
     evidence: Evidence, peer: VerifiedPeer = TPM_PEER, policy: Policy = STRICT, previous: Appraisal | None = None
 ) -> Appraisal:
-    appraiser: Appraiser = PolicyAppraiser(lambda: policy)
+    appraiser: Appraiser = PolicyAppraiser(lambda: policy, lambda: NOW)
     return appraiser.appraise(evidence, a_binding(), peer, previous)
 
 
@@ -71,6 +74,30 @@ def test_good_software_evidence_gives_level_one() -> None:
 
 def test_other_measurements_are_refused() -> None:
     assert refusal_of(quoted(Machine(pcr_digest=sha256(b"drifted")))) is Reason.PCR_MISMATCH
+
+
+def test_a_tpm_with_firmware_below_the_floor_is_refused() -> None:
+    policy = replace(STRICT, firmware_floors=(FirmwareFloor(7),))
+    assert refusal_of(quoted(Machine(firmware=6)), policy=policy) is Reason.FIRMWARE
+    assert appraise(quoted(Machine(firmware=7)), policy=policy).level == 2
+
+
+def test_measurements_of_before_pass_by_the_appraisers_clock() -> None:
+    now, end = [NOW], int(NOW.timestamp()) + 60
+    policy = replace(STRICT, pcr_digests=(sha256(b"new"),), earlier=(Earlier(end, Mode.ENFORCE, STRICT.references),))
+    appraiser = PolicyAppraiser(lambda: policy, lambda: now[0])
+    assert "passes until" in appraiser.appraise(quoted(), a_binding(), TPM_PEER, None).warnings[0]
+    now[0] = datetime.fromtimestamp(end, UTC)
+    with pytest.raises(Refused) as refusal:
+        appraiser.appraise(quoted(), a_binding(), TPM_PEER, None)
+    assert refusal.value.reason is Reason.PCR_MISMATCH
+
+
+def test_a_role_that_needs_more_is_refused_at_a_lower_level() -> None:
+    policy = replace(Policy.default(), needs=Needs(roles=(Need("worker", 3),)))
+    worker = a_peer(replace(TPM_PEER.certificate.facts, roles=("worker",)))
+    assert refusal_of(quoted(), peer=worker, policy=policy) is Reason.LEVEL_TOO_LOW
+    assert appraise(quoted(), policy=policy).level == 2
 
 
 def test_other_pcrs_than_the_policys_are_refused() -> None:
@@ -107,7 +134,7 @@ def test_off_compares_nothing_but_still_wants_genuine_evidence() -> None:
 
 def test_require_refuses_software_evidence() -> None:
     require = replace(STRICT, attestation=Attestation.REQUIRE)
-    assert PolicyAppraiser(lambda: require).accepted == (EvidenceKind.TPM,)
+    assert PolicyAppraiser(lambda: require, lambda: NOW).accepted == (EvidenceKind.TPM,)
     assert refusal_of(signed(), peer=SOFTWARE_PEER, policy=require) is Reason.EVIDENCE_NOT_ACCEPTED
 
 
@@ -144,7 +171,7 @@ def test_a_tpm_that_counts_down_is_refused() -> None:
 
 def test_a_new_policy_holds_at_once() -> None:
     policies = [STRICT, replace(STRICT, pcr_digests=(bytes(32),))]
-    appraiser = PolicyAppraiser(lambda: policies[0])
+    appraiser = PolicyAppraiser(lambda: policies[0], lambda: NOW)
     appraiser.appraise(quoted(), a_binding(), TPM_PEER, None)
     policies.pop(0)
     with pytest.raises(Refused):
