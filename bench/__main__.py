@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 import trio
 
-from bench import authority, idle, links, logs, quotes, streams
+from bench import authority, forwarding, idle, links, logs, quotes, streams
 from bench.row import Row
 from overlay.errors import HostLacks
 
@@ -29,6 +29,10 @@ ROWS: dict[str, Callable[[int], Awaitable[list[Row]]]] = {
     "verify_vs_libsodium": logs.verify,
     "quote_appraisal_vs_ecdsa": quotes.quotes,
     "idle_link_kb": idle.idle,
+    "forward_vs_tunnel": forwarding.forwarding,
+    "forward_signed_vs_tunnel": forwarding.forwarding,
+    "pgbench_vs_tls": forwarding.database,
+    "pgbench_select_vs_tls": forwarding.database,
     "frost_signer_ms": authority.signing,
     "frost_coordinator_ms": authority.signing,
     "signing_ms": authority.linked,
