@@ -13,7 +13,7 @@ from typing import Final
 
 from audit.chain import KEYED, ChainState, Extension, KeyInForce, extend, verify_key
 from audit.entry import Entry, parse_entry
-from overlay.core.certificates import Root
+from overlay.core.certificates import Root, VerifiedCertificate
 from overlay.core.keys import NodeId
 from overlay.core.mesh.topics import Author
 from overlay.core.trust import Credentials
@@ -40,6 +40,7 @@ class AuditReplica:
         self._states: dict[bytes, ChainState] = dict(states or {})
         self._checked: dict[bytes, Checked] = {}
         self._keys: dict[bytes, KeyInForce] = {}
+        self._certificates: dict[NodeId, VerifiedCertificate] = {}  # of each author the newest
         for state in self._states.values():
             if state.key is not None:
                 self._learn(state.key)
@@ -113,6 +114,10 @@ class AuditReplica:
         key = self._keys.get(kid)
         return None if key is None else Credentials(key.peer.endorsement.raw, key.peer.certificate.der)
 
+    def certificate_of(self, node_id: NodeId) -> VerifiedCertificate | None:
+        """The newest certificate that a log of this node has shown. It may have ended, or have been revoked."""
+        return self._certificates.get(node_id)
+
     def endorsements(self) -> Mapping[bytes, Author]:
         """Every endorsement that is known, by its hash."""
         return {kid: self._author(key) for kid, key in self._keys.items()}
@@ -129,6 +134,10 @@ class AuditReplica:
         self._learn(verify_key(entry, self._root))
 
     def _learn(self, key: KeyInForce) -> None:
+        shown = key.peer.certificate
+        known = self._certificates.get(key.peer.node_id)
+        if known is None or known.not_before <= shown.not_before:
+            self._certificates[key.peer.node_id] = shown
         oldest = self._at() - KEYS_KEPT
         self._keys = {kid: one for kid, one in (self._keys | {key.kid: key}).items() if one.not_after > oldest}
 

@@ -36,6 +36,7 @@ from overlay.events import (
 from overlay.registry import EntryType, EvidenceKind, OrderKind, Reason
 
 MINUTE: Final = 60.0
+ADMITTED: Final = "admitted "  # said again when a drift has been written since: it takes the drift back
 WAITING_MAX: Final = 4096  # events that may wait for the disk; then the oldest are lost: our guess
 
 Draft = tuple[EntryType, bodies.Body]
@@ -97,11 +98,12 @@ class Chronicle:
                 return EntryType.LIFECYCLE, bodies.lifecycle("started", version=VERSION)
             case NodeStopping():
                 return EntryType.LIFECYCLE, bodies.lifecycle("stopped")
-            case PeerUp() if self._is_news(event.node, f"{event.kid} {event.level}"):
+            case PeerUp() if self._is_news(event.node, f"{ADMITTED}{event.kid} {event.level}"):
                 kind = EvidenceKind[event.evidence.upper()]  # there is a lease, and so an appraisal, while a link is open
                 body = bodies.admission(NodeId.parse(event.node), bytes.fromhex(event.kid), level=event.level, evidence=kind)
                 return EntryType.ADMISSION, body
             case TrustLost() if self._is_news(event.node, f"drift {event.reason}"):
+                self._told = {one for one in self._told if one[0] != event.node or not one[1].startswith(ADMITTED)}
                 return EntryType.DRIFT, bodies.drift(NodeId.parse(event.node), event.reason, detail=event.detail[:512])
             case OrderTaken() | CertificateSigned() | RevocationsChanged() | PolicyChanged() | AuthorityChanged() | EndComes():
                 return _of_authority(event)

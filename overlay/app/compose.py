@@ -33,6 +33,7 @@ from overlay.app.identity import Endorser, Membership, attestation_blob, identit
 from overlay.app.local import Faces, LocalNode
 from overlay.app.local_audit import LocalAudit
 from overlay.app.peer_memory import PeerMemory
+from overlay.app.standings import Standings
 from overlay.app.topic_keeper import TopicKeeper
 from overlay.app.tpm import missing, open_tpm, open_tpm_later, tpm_prover
 from overlay.app.version import VERSION
@@ -153,7 +154,8 @@ async def _running(
             async with background() as tasks:
                 tasks.start_soon(chronicle.run)
                 tasks.start_soon(memory.run)
-                watching = (chronicle.observe, memory.observe, *observers)
+                await setup.standings.load(log)
+                watching = (chronicle.observe, memory.observe, setup.standings.observe, *observers)
                 async with _engine(setup, assembly, log, topics, watching) as node:
                     yield node
         finally:
@@ -181,7 +183,7 @@ async def _engine(
 ) -> AsyncIterator[LocalNode]:
     """The running engine, and the control server before it."""
     async with run_node(assembly.parts, observers, assembly.session) as engine:
-        setup.engine = engine
+        setup.engine = setup.standings.engine = engine
         topics.engine = engine
         setup.forwarding.engine = engine
         flush = engine.replicators[log.kind].flush
@@ -229,7 +231,7 @@ async def _open_log(setup: "Setup") -> AsyncIterator[AuditLog]:
 @asynccontextmanager
 async def _open_topics(setup: "Setup", log: AuditLog) -> AsyncIterator[TopicKeeper]:
     store = TopicStore.open(setup.folder.file(TOPIC_STORE))
-    check = TopicCheck(setup.mesh_id, log.replica.author_of, setup.at, store.states())
+    check = TopicCheck(setup.mesh_id, log.replica.author_of, setup.at, store.states(), setup.may_publish)
     try:
         yield TopicKeeper(
             store, mesh_id=setup.mesh_id, identity=setup.current_identity, audit_log_id=lambda: log.state.log_id,
@@ -273,6 +275,7 @@ class Setup:
         self.identity = self._endorser.begin(self.at())
         self.signer = identity_signer(folder, tpm)
         self._floor = raise_floor(folder, self.identity.verified.certificate.not_before)
+        self.standings = Standings(self.identity.node_id, self.ledger, self.at)
         self.seat = self._make_seat()
 
     @classmethod
@@ -303,6 +306,11 @@ class Setup:
         """The policy in force."""
         return self.ledger.trust.policy.policy
 
+    def may_publish(self, author: NodeId, topic: str) -> bool:
+        """Whether the policy lets this author publish on this topic now."""
+        engine = self.engine
+        return engine is None or engine.rights.may_publish(engine.info_of(author, ""), topic)
+
     def current_identity(self) -> LocalIdentity:
         """The identity in force."""
         return self.engine.identity if self.engine is not None else self.identity
@@ -311,7 +319,8 @@ class Setup:
         """What someone should know."""
         replicators = () if self.engine is None else self.engine.replicators.values()
         unread = (f"what a peer asked for cannot be read: {one.warning}" for one in replicators if one.warning)
-        return tuple(warning for warning in (self._endorser.warning, self.memory.warning, *unread) if warning)
+        found = (self._endorser.warning, self.memory.warning, *unread, *self.standings.warnings)
+        return tuple(warning for warning in found if warning)
 
     def parts(
         self, log: AuditLog, topics: TopicKeeper, offers: Offers, listen: tuple[str, int]
@@ -329,7 +338,7 @@ class Setup:
             calendar=self.at, chance=SystemChance(), appraiser=PolicyAppraiser(self.policy, self.at), prover=self._prover,
             renew=renew, finders=self._finders(), known=self._known, keepers=(log, topics),
             services={**offers.services, **self.seat.services, **self.forwarding.services},
-            trust_keeper=self.seat, streams={**offers.streams, **self.forwarding.streams},
+            standings=self.standings, trust_keeper=self.seat, streams={**offers.streams, **self.forwarding.streams},
             transient=topics.on_transient_batch, rekey=RekeyTimes.every(config.rekey_after),
             attest=AttestTimes.period(config.attest_every), listen=listen,
         )

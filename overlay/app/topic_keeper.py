@@ -69,6 +69,7 @@ class TopicKeeper:
     async def publish(self, topic: str, body: bytes) -> Published:
         """Sign, make durable, push."""
         check_topic(topic)
+        self._check_own(topic)
         own = self._identity()
         log_id = topic_log_id(self._mesh_id, own.node_id, self._audit_log_id(), topic)
         async with self._writing:
@@ -88,6 +89,7 @@ class TopicKeeper:
 
     async def publish_transient(self, topic: str, body: bytes) -> Published:
         """Queue it to be signed and pushed, together with what else is queued then; nothing is stored."""
+        self._check_own(topic)
         if await self._sender.put(make_transient(self._prefix(topic), body)):
             self._reached = len(self._links())
         return Published(topic=topic, seq=None, peers=self._reached)
@@ -128,7 +130,7 @@ class TopicKeeper:
         """Queue what subscribers asked for; it becomes items when they read it."""
         for subscription in self._subscriptions:
             numbers = found.topics.get(subscription.topic)
-            if numbers:
+            if numbers and self._may_publish(author, subscription.topic):
                 items = _items(found, subscription.topic, author)
                 subscription.push(Delivery(log_id=None, count=len(numbers), size=found.batch.size, items=items))
 
@@ -163,13 +165,18 @@ class TopicKeeper:
             self._subscriptions.discard(subscription)
 
     def _readable(self, kept: list[StoredItem]) -> list[Delivery]:
-        """Nothing is shown that cannot be verified any more, because nobody remembers its endorsement."""
+        """Nothing is shown whose author may not publish here now, or that cannot be verified any more.
+
+        The second is so because nobody remembers its endorsement.
+        """
         found = []
         for stored in kept:
             try:
-                found.append(self._delivery(self._verify(stored.raw), stored.raw))
+                one = self._verify(stored.raw)
             except Refused:
                 continue
+            if self._may_publish(self._info(one.author.node_id, one.author.name), one.topic):
+                found.append(self._delivery(one, stored.raw))
         return found
 
     def _hand_out(self, publications: Sequence[Publication], raws: Sequence[bytes]) -> None:
@@ -187,6 +194,16 @@ class TopicKeeper:
 
     def _info(self, node_id: NodeId, name: str) -> PeerInfo:
         return PeerInfo(node_id, name, (), 0) if self.engine is None else self.engine.info_of(node_id, name)
+
+    def _check_own(self, topic: str) -> None:
+        """Raises Refused: nobody would take it."""
+        if self.engine is not None:
+            own = self._identity().verified
+            self.engine.rights.check_publishes(self._info(own.node_id, own.name), topic)
+
+    def _may_publish(self, author: PeerInfo, topic: str) -> bool:
+        """By the policy; before the node runs, nothing comes."""
+        return self.engine is None or self.engine.rights.may_publish(author, topic)
 
     # --- ChainKeeper ------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ The four `on_...` are called straight from the reader of a link and never block;
 """
 
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 
 import trio
@@ -24,8 +24,13 @@ from overlay.registry import ReplyStatus
 class CallDesk:
     """One for each node; handlers run in its nursery."""
 
-    def __init__(self, services: Mapping[str, Handler], nursery: trio.Nursery, calendar: Calendar = wall_clock) -> None:
+    def __init__(
+        self, services: Mapping[str, Handler], nursery: trio.Nursery, calendar: Calendar = wall_clock,
+        allows: Callable[[PeerInfo, str], bool] = lambda _caller, _service: True,
+    ) -> None:
+        """`allows`: whether the policy lets this caller use this service now."""
         self._services = services
+        self._allows = allows
         self._nursery = nursery
         self._calendar = calendar
         self._answers: dict[bytes, Answer] = {}  # of our calls, by token
@@ -103,7 +108,9 @@ class CallDesk:
         """Run a handler and say how it ended; when the link has ended before, nobody hears of it."""
         handler = self._services.get(job.received.call.method)
         status, body = ReplyStatus.NO_SUCH_METHOD, b""
-        if handler is not None:
+        if handler is not None and not self._allows(job.caller, job.received.call.method):
+            status = ReplyStatus.NOT_ALLOWED
+        elif handler is not None:
             status, body = await job.run(handler)
         if job.link.is_open:
             await job.link.wait_room()

@@ -34,6 +34,7 @@ from overlay.net.carrying import Carrier, Traffic, keep_alive, reset
 from overlay.net.listening import listening
 from overlay.net.peer import Peer
 from overlay.net.request import Handler, PeerInfo, Request
+from overlay.net.rights import Rights
 from overlay.net.statistics import ServiceStatistics
 from overlay.net.stream import BrokenStream, Stream
 
@@ -60,6 +61,11 @@ class ForwardEngine(Protocol):
 
     def info_of(self, node_id: NodeId, name: str) -> PeerInfo:
         """What is known of a node now."""
+        ...
+
+    @property
+    def rights(self) -> Rights:
+        """What the policy lets members use."""
         ...
 
     def open_stream(
@@ -124,8 +130,13 @@ class Forwarding:
 
     def _look_at(self, exposure: _Exposure) -> None:
         for carrier, peer in list(exposure.carriers.items()):
-            if not may_use(exposure.exposed.rules, self._running().info_of(peer.node_id, peer.name)):
+            if not self._lets(exposure, self._running().info_of(peer.node_id, peer.name)):
                 carrier.cut("no longer allowed")
+
+    def _lets(self, exposure: _Exposure, caller: PeerInfo) -> bool:
+        """By our own rules, and by what the policy says of a service of that name."""
+        exposed = exposure.exposed
+        return may_use(exposed.rules, caller) and self._running().rights.refusal(caller, exposed.service) is None
 
     def _running(self) -> ForwardEngine:
         if self.engine is None:
@@ -160,7 +171,7 @@ class Forwarding:
     async def _offers(self, request: Request) -> bytes:
         await trio.lowlevel.checkpoint()
         mine = self._exposures.items()
-        return pack_offers(name for name, one in mine if may_use(one.exposed.rules, request.peer))
+        return pack_offers(name for name, one in mine if self._lets(one, request.peer))
 
     async def _serve(self, stream: Stream) -> None:
         """One connection of a member. Whoever may not use a service is told the same as where there is none."""
@@ -169,7 +180,7 @@ class Forwarding:
         except Refused as error:
             raise NotAllowed(str(error)) from None
         exposure = self._exposures.get(service)
-        if exposure is None or not may_use(exposure.exposed.rules, stream.peer):
+        if exposure is None or not self._lets(exposure, stream.peer):
             if exposure is not None:
                 exposure.traffic.refused += 1
             self._denied(stream.peer, service)

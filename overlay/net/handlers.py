@@ -23,7 +23,7 @@ class Job:
         self.link = link
         self.calls = calls
         self.received = received
-        self._caller = caller
+        self.caller = caller
         self._unwanted = False
         self._credit = trio.Event()
         # clocks may differ by that much, and a caller that gives up in time says so: this is for one that does not
@@ -49,7 +49,7 @@ class Job:
         try:
             with self._scope:
                 if not self._scope.cancel_called:
-                    request = Request(self._caller, call.method, call.body, max(self.received.left, 0.0))
+                    request = Request(self.caller, call.method, call.body, max(self.received.left, 0.0))
                     return await self._answer(handler(request))
         except NotAllowed:
             return ReplyStatus.NOT_ALLOWED, b""

@@ -64,6 +64,7 @@ from overlay.events import (
     PeerDown,
     PeerUp,
     PeerWarning,
+    ServiceRefused,
     TrustLost,
 )
 from overlay.net.accept import Door
@@ -74,9 +75,10 @@ from overlay.net.guest import GuestLink, GuestRoom
 from overlay.net.link import Link
 from overlay.net.peer import Peer
 from overlay.net.pool import Pool
-from overlay.net.ports import Finder, TrustKeeper
+from overlay.net.ports import Finder, NoStandings, Standings, TrustKeeper
 from overlay.net.replicator import ChainKeeper, Replicator
 from overlay.net.request import Handler, PeerInfo
+from overlay.net.rights import Rights
 from overlay.net.statistics import LinkStatistics
 from overlay.net.stream import Stream
 from overlay.net.wake import wait_wake
@@ -111,6 +113,7 @@ class NodeParts:
     services: Mapping[str, Handler]
     streams: Mapping[str, StreamHandler] = field(default_factory=dict)
     transient: TransientHandler
+    standings: Standings = field(default_factory=NoStandings)
     trust_keeper: TrustKeeper | None = None  # without one no guests come in, and nothing is heard of the authority
     rekey: RekeyTimes = field(default_factory=RekeyTimes)
     attest: AttestTimes = field(default_factory=AttestTimes)
@@ -134,7 +137,8 @@ class Node:
         self._finding: set[trio.CancelScope] = set()
         self._seen_hellos = SeenEphemerals()
         self._seen_calls = SeenCalls()
-        self._desk = CallDesk(parts.services, nursery, parts.calendar)
+        self.rights = Rights(parts.trust, parts.standings)
+        self._desk = CallDesk(parts.services, nursery, parts.calendar, self._may_use)
         self._attester = Attester(
             parts.identity, prover=parts.prover, renew=parts.renew,
             renewal_due=lambda identity: renewal_due(identity, parts.calendar().timestamp()),
@@ -430,7 +434,7 @@ class Node:
             return
         match message.type:
             case FrameType.CALL:
-                self._desk.on_call(link, calls, message, info_of(link))
+                self._desk.on_call(link, calls, message, self._info(link))
             case FrameType.REPLY:
                 self._desk.on_reply(calls, message)
             case FrameType.CANCEL:
@@ -438,7 +442,7 @@ class Node:
             case FrameType.REPLY_CREDIT:
                 self._desk.on_credit(calls, message)
             case FrameType.TRANSIENT_BATCH:
-                self.parts.transient(body, info_of(link))
+                self.parts.transient(body, self._info(link))
             case kind if kind in TRUST_FRAMES:
                 if self.parts.trust_keeper is None:
                     raise Refused(Reason.UNSUPPORTED, f"{kind.name}: this node keeps no trust")
@@ -471,7 +475,7 @@ class Node:
         deadline = int((self.parts.calendar().timestamp() + limits.CALL_TIMEOUT) * 1000)
         opening = Opening(signed, body, window)
         number = link.open_stream(name, opening, deadline=deadline)
-        stream = link.streams[number] = Stream(link, number, opening, peer=info_of(link), name=name)
+        stream = link.streams[number] = Stream(link, number, opening, peer=self._info(link), name=name)
         async with stream:
             yield stream
 
@@ -484,12 +488,15 @@ class Node:
         if handler is None:
             link.answer_stream(offered.stream, ReplyStatus.NO_SUCH_METHOD, "")
             return
+        if not self._may_use(self._info(link), name):
+            link.answer_stream(offered.stream, ReplyStatus.NOT_ALLOWED, "")
+            return
         peer, opening = link.peer.node_id, offered.opening
         if self._serving[peer] + opening.window > limits.STREAM_HANDLER_WINDOWS:
             link.answer_stream(offered.stream, ReplyStatus.BUSY, "")
             return
         self._serving[peer] += opening.window
-        stream = link.streams[offered.stream] = Stream(link, offered.stream, opening, peer=info_of(link), name=name)
+        stream = link.streams[offered.stream] = Stream(link, offered.stream, opening, peer=self._info(link), name=name)
         link.answer_stream(offered.stream)
         self._nursery.start_soon(self._serve_stream, handler, stream, opening.window)
 
@@ -576,17 +583,33 @@ class Node:
     def peers(self) -> tuple[Peer, ...]:
         """The linked members, by name."""
         links = [link for link in self.pool.links.values() if link.is_open]
-        return tuple(sorted((Peer(info_of(link), self) for link in links), key=lambda peer: peer.name))
+        return tuple(sorted((Peer(self._info(link), self) for link in links), key=lambda peer: peer.name))
 
     def info_of(self, node_id: NodeId, name: str) -> PeerInfo:
-        """What is known of a node now; the level of one that is not linked is 0."""
+        """What is known of a node now: the level of one that is linked is what it has shown, else what its certificate says."""
         link = self.pool.links.get(node_id)
         if link is not None and link.is_open:
-            return info_of(link)
+            return self._info(link)
         own = self.identity.verified
         if node_id == own.node_id:
             return PeerInfo(node_id, own.name, own.roles, own.certificate.facts.level)
-        return PeerInfo(node_id, name, (), 0)
+        known = self.parts.standings.member(node_id)
+        return PeerInfo(node_id, name, (), 0) if known is None else self.rights.limited(known)
+
+    def shown_level(self, node_id: NodeId) -> int | None:
+        """What a linked node has shown us, whatever others say; None for one that is not linked."""
+        link = self.pool.links.get(node_id)
+        return _level(link) if link is not None and link.is_open else None
+
+    def _info(self, link: Link) -> PeerInfo:
+        return self.rights.limited(info_of(link))
+
+    def _may_use(self, caller: PeerInfo, service: str) -> bool:
+        """Whether the policy lets this caller use a service or stream of ours now; if not, observers are told."""
+        refusal = self.rights.refusal(caller, service)
+        if refusal is not None:
+            self.emit(ServiceRefused(name=caller.name, node=str(caller.node_id), service=service, reason=refusal.reason))
+        return refusal is None
 
     async def wait_peers_change(self) -> None:
         """Until a peer came, went or changed."""
@@ -599,7 +622,10 @@ class Node:
     def link_statistics(self) -> tuple[LinkStatistics, ...]:
         """One for each linked peer, by name."""
         now = trio.current_time()
-        found = [_link_statistics(link, self.skews.of(peer), now) for peer, link in self.pool.links.items() if link.is_open]
+        found = [
+            _link_statistics(link, self.skews.of(peer), now, self._info(link).level)
+            for peer, link in self.pool.links.items() if link.is_open
+        ]
         return tuple(sorted(found, key=lambda one: one.name))
 
 
@@ -671,11 +697,11 @@ def _chain_kind(body: bytes) -> ChainKind | None:
         return None
 
 
-def _link_statistics(link: Link, sample: Sample | None, now: float) -> LinkStatistics:
+def _link_statistics(link: Link, sample: Sample | None, now: float, level: int) -> LinkStatistics:
     lease, session = link.session.lease, link.session
     name, node = _who(link)
     return LinkStatistics(
-        name=name, node=node, level=_level(link), opener=session.role is Role.OPENER, address=link.address,
+        name=name, node=node, level=level, opener=session.role is Role.OPENER, address=link.address,
         epoch=session.epoch, epoch_age=now - session.epoch_began, rounds=link.rounds,
         evidence_age=now - lease.since if lease is not None else math.inf,
         lease_left=lease.ends - now if lease is not None else 0.0,

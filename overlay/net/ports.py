@@ -8,7 +8,9 @@ import trio
 from overlay.core.handshake import Side
 from overlay.core.keys import NodeId
 from overlay.core.mesh.found import AnnouncementFacts, Candidate
+from overlay.core.policy_parts import LEVEL_MAX
 from overlay.core.trust import VerifiedPeer
+from overlay.net.request import PeerInfo
 from overlay.registry import FrameType, Mode
 
 if TYPE_CHECKING:
@@ -34,6 +36,32 @@ class Finder(Protocol):
             HostLacks: this way of finding does not work on this host; other finders go on.
         """
         ...
+
+
+class Standings(Protocol):
+    """What is known of nodes beyond the evidence that they show us on a link."""
+
+    def limit(self, node_id: NodeId) -> int:
+        """The highest level that counts of it, for what others have found: 1 to 5."""
+        ...
+
+    def member(self, node_id: NodeId) -> PeerInfo | None:
+        """What its certificate says of a node that need not be linked; None where we have seen none that is in force."""
+        ...
+
+
+class NoStandings:
+    """Nothing is known: nobody is limited, and who is not linked has no level."""
+
+    def limit(self, node_id: NodeId) -> int:
+        """See `Standings`."""
+        del node_id
+        return LEVEL_MAX
+
+    def member(self, node_id: NodeId) -> PeerInfo | None:
+        """See `Standings`."""
+        del node_id
+        return None
 
 
 class TrustKeeper(Protocol):

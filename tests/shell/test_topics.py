@@ -47,7 +47,7 @@ async def test_a_node_that_joins_late_gets_what_was_kept_even_of_who_has_gone(tm
     assert [(item.author.name, item.seq, item.body) for item in found] == [
         ("carol", number, b"carol %d" % number) for number in range(3)
     ]
-    assert {item.author.level for item in found} == {0}  # not linked: nothing is proven about her now
+    assert {item.author.level for item in found} == {1}  # not linked: what her certificate says
 
 
 async def test_what_was_published_before_a_restart_is_still_there_and_the_numbers_go_on(tmp_path: Path) -> None:

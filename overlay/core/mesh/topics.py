@@ -35,6 +35,7 @@ class Author:
 
 
 AuthorOf = Callable[[bytes], Author | None]  # from kid
+MayPublish = Callable[[NodeId, str], bool]  # author, topic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,20 +136,25 @@ class TopicCheck:
     """The `ChainCheck` of topics. States move by `commit`, after the items are durable."""
 
     def __init__(
-        self, mesh_id: bytes, author_of: AuthorOf, at: Callable[[], datetime], states: Mapping[bytes, TopicState] | None = None
+        self, mesh_id: bytes, author_of: AuthorOf, at: Callable[[], datetime], states: Mapping[bytes, TopicState] | None = None,
+        may_publish: MayPublish = lambda _author, _topic: True,
     ) -> None:
+        """`may_publish`: whether the policy lets this author publish on this topic now."""
         self._mesh_id = mesh_id
         self.author_of = author_of
         self._at = at
+        self._may_publish = may_publish
         self.states: dict[bytes, TopicState] = dict(states or {})
 
     def check(self, log_id: bytes, node_id: NodeId, start: int, items: Sequence[bytes]) -> int:
-        """See `ChainCheck`. Those wait whose author, or whose author's audit log, we do not know yet."""
+        """See `ChainCheck`. Those wait whose author may not publish now, or is not known yet, or its audit log."""
         known = next((index for index, raw in enumerate(items) if self._author(raw) is None), len(items))
         if known == 0:
             return 0
         _, found = self.extend(log_id, node_id, start, items[:known])
         if log_id not in self.states and not self._is_named_right(found[0]):
+            return 0
+        if not self._may_publish(node_id, found[0].topic):
             return 0
         at = self._at()
         return next((index for index, one in enumerate(found) if is_ahead(one.hlc, at)), len(found))
