@@ -85,7 +85,7 @@ class Endorser:
         self._tpm = tpm
         self._keys = SessionKeys(
             endorsement=b"", noise_private=secrets.token_bytes(32), message_seed=secrets.token_bytes(32),
-            start_id=secrets.token_bytes(16),
+            start_id=secrets.token_bytes(16), witness_seed=secrets.token_bytes(32),
         )
         self.warning = ""
 
@@ -128,6 +128,7 @@ class Endorser:
         endorsement = make_endorsement(
             identity_signer(self._folder, self._tpm), mesh_id=trust.mesh_id, leaf=leaf,
             noise_public=keys.noise.public, message=keys.message, start_id=keys.start_id, not_before=at, not_after=end,
+            witness=keys.witness,
         )
         keys = replace(keys, endorsement=endorsement)
         local = self._local(keys, at)
@@ -141,6 +142,8 @@ class Endorser:
         trust = replace(self._trust(), quarantines=frozenset())  # in quarantine a node runs, stays out, and says so
         verified = trust.verify_in_grace(credentials, at)
         try:
-            return LocalIdentity(credentials=credentials, verified=verified, static=keys.noise, message=keys.message)
+            return LocalIdentity(
+                credentials=credentials, verified=verified, static=keys.noise, message=keys.message, witness=keys.witness
+            )
         except ValueError as error:
             raise StateDamaged(f"the keys of the last start do not fit its endorsement: {error}") from None

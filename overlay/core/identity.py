@@ -1,4 +1,4 @@
-"""Who we are on a link: credentials that others verify, and the two keys that the endorsement speaks for."""
+"""Who we are on a link: credentials that others verify, and the keys that the endorsement speaks for."""
 
 from dataclasses import dataclass, field
 
@@ -14,10 +14,13 @@ class LocalIdentity:
     verified: VerifiedPeer
     static: X25519Pair = field(repr=False)  # Noise
     message: Ed25519Signer = field(repr=False)  # signs what we say
+    witness: Ed25519Signer | None = field(default=None, repr=False)  # cosigns what others have logged, and nothing else
 
     def __post_init__(self) -> None:
         if self.verified.noise_public != self.static.public or self.verified.message_public != self.message.public_key:
             raise ValueError("these are not the keys of the endorsement")
+        if self.witness is not None and self.verified.endorsement.witness_public != self.witness.public_key:
+            raise ValueError("this is not the witness key of the endorsement")
 
     @property
     def node_id(self) -> NodeId:

@@ -5,7 +5,7 @@ from typing import Final
 
 from overlay.core.endorsement import ENDORSEMENT_MAX, START_ID_SIZE
 from overlay.core.keys import Ed25519Signer, X25519Pair
-from overlay.core.wire import Bytes, make_map, open_map
+from overlay.core.wire import Bytes, Maybe, make_map, open_map
 from overlay.errors import Refused, StateDamaged, UsageError
 from overlay.store.files import damaged
 from overlay.store.state import AK_TPM, FOUNDING_KEY, IDENTITY_SEED, IDENTITY_TPM, SESSION_KEYS, StateFolder
@@ -31,6 +31,7 @@ class SessionKeys:
     noise_private: bytes = field(repr=False)  # 32
     message_seed: bytes = field(repr=False)  # 32
     start_id: bytes  # 16
+    witness_seed: bytes | None = field(default=None, repr=False)  # 32; None in a file of a version that had no witnesses
 
     @property
     def noise(self) -> X25519Pair:
@@ -41,6 +42,11 @@ class SessionKeys:
     def message(self) -> Ed25519Signer:
         """The key that signs messages."""
         return Ed25519Signer(self.message_seed)
+
+    @property
+    def witness(self) -> Ed25519Signer | None:
+        """The key that cosigns others' checkpoints, and serves nothing else."""
+        return None if self.witness_seed is None else Ed25519Signer(self.witness_seed)
 
 
 def has_identity(folder: StateFolder) -> bool:
@@ -94,7 +100,8 @@ def load_founding_key(folder: StateFolder) -> bytes | None:
 
 def save_session_keys(folder: StateFolder, keys: SessionKeys) -> None:
     """Replace the keys of the last start."""
-    folder.write(SESSION_KEYS, make_map(keys.endorsement, keys.noise_private, keys.message_seed, keys.start_id))
+    fields = keys.endorsement, keys.noise_private, keys.message_seed, keys.start_id, keys.witness_seed
+    folder.write(SESSION_KEYS, make_map(*fields))
 
 
 def load_session_keys(folder: StateFolder) -> SessionKeys | None:
@@ -103,12 +110,14 @@ def load_session_keys(folder: StateFolder) -> SessionKeys | None:
     if content is None:
         return None
     try:
-        endorsement, noise, message, start_id = open_map(
-            content, Bytes(1, ENDORSEMENT_MAX), Bytes(32), Bytes(32), Bytes(START_ID_SIZE), limit=_SIZE_MAX
+        endorsement, noise, message, start_id, witness = open_map(
+            content, Bytes(1, ENDORSEMENT_MAX), Bytes(32), Bytes(32), Bytes(START_ID_SIZE), Maybe(Bytes(32)), limit=_SIZE_MAX
         )
     except Refused as error:
         raise damaged(folder.file(SESSION_KEYS), str(error)) from None
-    return SessionKeys(endorsement=endorsement, noise_private=noise, message_seed=message, start_id=start_id)
+    return SessionKeys(
+        endorsement=endorsement, noise_private=noise, message_seed=message, start_id=start_id, witness_seed=witness
+    )
 
 
 def _save_seed(folder: StateFolder, name: str, seed: bytes) -> None:

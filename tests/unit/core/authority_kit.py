@@ -75,6 +75,7 @@ class Member:
     message: Ed25519Signer = field(repr=False)
     start_id: bytes
     peer: VerifiedPeer
+    witness: Ed25519Signer | None = field(default=None, repr=False)
 
     @property
     def node_id(self) -> NodeId:
@@ -105,6 +106,7 @@ def make_member(
     not_before: datetime | None = None,
     life: timedelta = DAY,
     endorsement_life: timedelta | None = None,
+    witness: bool = False,
 ) -> Member:
     """A member whose certificate and endorsement began a minute before the mesh's `at`.
 
@@ -113,6 +115,7 @@ def make_member(
         start: another number gives other Noise and message keys and another start id.
         noise_key: another word gives another Noise key of the same start.
         endorsement_life: as long as the certificate, at most a day, unless said.
+        witness: with a key to cosign checkpoints.
     """
     begin = not_before or mesh.at - timedelta(minutes=1)
     secret = seed("identity", mesh.root.name, name)
@@ -123,6 +126,7 @@ def make_member(
     noise = X25519Pair.from_private(seed("noise", mesh.root.name, name, str(start) + noise_key))
     message = Ed25519Signer(seed("message", mesh.root.name, name, str(start)))
     start_id = seed("start", mesh.root.name, name, str(start))[:16]
+    cosigner = Ed25519Signer(seed("witness", mesh.root.name, name, str(start))) if witness else None
     endorsement = make_endorsement(
         signer,
         mesh_id=mesh.mesh_id,
@@ -132,6 +136,7 @@ def make_member(
         start_id=start_id,
         not_before=begin,
         not_after=begin + (endorsement_life or min(life, DAY)),
+        witness=cosigner,
     )
     credentials = Credentials(endorsement, leaf)
-    return Member(name, credentials, signer, noise, message, start_id, mesh.trust.verify(credentials, begin))
+    return Member(name, credentials, signer, noise, message, start_id, mesh.trust.verify(credentials, begin), cosigner)

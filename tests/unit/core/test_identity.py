@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from tests.unit.core.session_kit import ALICE, BOB, local
+from overlay.core.keys import Ed25519Signer
+from tests.unit.core.authority_kit import make_member, seed
+from tests.unit.core.session_kit import ALICE, BOB, MESH, local
 
 
 def test_an_identity_is_its_credentials_with_the_keys_of_the_endorsement() -> None:
@@ -18,6 +20,17 @@ def test_an_identity_is_its_credentials_with_the_keys_of_the_endorsement() -> No
 def test_other_keys_than_the_endorsed_ones_are_our_own_bug(changes: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="not the keys of the endorsement"):
         replace(local(ALICE), **changes)  # type: ignore[arg-type]
+
+
+def test_a_witness_key_is_the_one_that_the_endorsement_names() -> None:
+    dave = make_member(MESH, "dave", witness=True)
+    identity = replace(local(dave), witness=dave.witness)
+    assert identity.witness is not None
+    assert identity.witness.public_key == identity.verified.endorsement.witness_public
+    for who in (dave, ALICE):
+        with pytest.raises(ValueError, match="not the witness key"):
+            replace(local(who), witness=Ed25519Signer(seed("another")))
+    assert "witness=" not in repr(identity)
 
 
 def test_no_private_key_is_shown() -> None:

@@ -24,7 +24,9 @@ from overlay.store.state import AK_TPM, FOUNDING_KEY, IDENTITY_SEED, IDENTITY_TP
 
 SEED = bytes(range(32))
 BLOBS = TpmKey(b"public", b"private")
-KEYS = SessionKeys(endorsement=b"endorsement", noise_private=SEED, message_seed=SEED, start_id=bytes(16))
+KEYS = SessionKeys(
+    endorsement=b"endorsement", noise_private=SEED, message_seed=SEED, start_id=bytes(16), witness_seed=bytes(32)
+)
 
 
 @pytest.mark.parametrize("key", [SEED, BLOBS])
@@ -77,6 +79,15 @@ def test_session_keys_are_replaced_at_each_start(folder: StateFolder) -> None:
     assert found == KEYS
     assert found.noise.private == SEED
     assert len(found.message.public_key) == 32
+    assert found.witness is not None
+    assert found.witness.public_key != found.message.public_key
+
+
+def test_session_keys_of_a_version_without_witnesses_are_read(folder: StateFolder) -> None:
+    folder.write(SESSION_KEYS, make_map(b"endorsement", SEED, SEED, bytes(16)))
+    found = load_session_keys(folder)
+    assert found is not None
+    assert found.witness is None
 
 
 def test_a_seed_has_32_bytes(folder: StateFolder) -> None:
