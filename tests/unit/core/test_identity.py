@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from overlay.core.keys import Ed25519Signer
-from tests.unit.core.authority_kit import make_member, seed
-from tests.unit.core.session_kit import ALICE, BOB, MESH, local
+from tests.unit.core.authority_kit import make_member, make_mesh, seed
+from tests.unit.core.session_kit import ALICE, BOB, local
 
 
 def test_an_identity_is_its_credentials_with_the_keys_of_the_endorsement() -> None:
@@ -23,7 +23,7 @@ def test_other_keys_than_the_endorsed_ones_are_our_own_bug(changes: dict[str, ob
 
 
 def test_a_witness_key_is_the_one_that_the_endorsement_names() -> None:
-    dave = make_member(MESH, "dave", witness=True)
+    dave = make_member(make_mesh(), "dave", witness=True)
     identity = replace(local(dave), witness=dave.witness)
     assert identity.witness is not None
     assert identity.witness.public_key == identity.verified.endorsement.witness_public
