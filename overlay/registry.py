@@ -54,6 +54,7 @@ class Label:
     RESHARING: Final = b"overlay/1 resharing\0"
     SHARE_REPAIR: Final = b"overlay/1 share repair\0"
     SHARE: Final = b"overlay/1 share\0"
+    SHARE_FILE: Final = b"overlay/1 share file\0"
     ORDER: Final = b"overlay/1 order\0"
     TOKEN: Final = b"overlay/1 token\0"
     ROSTER: Final = b"overlay/1 roster\0"

@@ -25,6 +25,7 @@ from discovery.static import BookFinder, StaticFinder
 from overlay.app.authority.gating import GateRing
 from overlay.app.authority.ledger import Ledger
 from overlay.app.authority.seat import Seat, SeatParts
+from overlay.app.authority.share_vault import PlainVault, TpmVault
 from overlay.app.authority.shares import Shares
 from overlay.app.chronicle import Chronicle
 from overlay.app.config import Config, load_config
@@ -267,7 +268,8 @@ class Setup:
         self.memory = PeerMemory(folder, self.at)
         self.ring = GateRing(folder, membership.mesh, self.at())
         self._tpm = tpm
-        self.ledger = Ledger(folder, membership.mesh)
+        self._vault = PlainVault() if tpm is None else TpmVault(tpm, membership.mesh.root.mesh_id)
+        self.ledger = Ledger(folder, membership.mesh, self._vault)
         self._manifest = package_manifest(installed_root())
         self._ak = attestation_blob(folder)
         self.prover_kind = _kind(config, has_key=self._ak is not None and tpm is not None)
@@ -379,9 +381,10 @@ class Setup:
             folder=self.folder, ledger=self.ledger, appraiser=TpmJoinAppraiser(policy, EndorsementTrust), at=self.at,
             gate=lambda: self.ring.newest, ring=self.ring, addresses_of=self._addresses_of, learn=self.memory.learn,
             make_request=lambda: build_request(self.signer, name), install=self._endorser.install,
-            shares=Shares(self.folder, self.ledger, self.identity.node_id), sign=self.signer.sign, heads=self._heads,
-            log_ends=self._log_ends, refresh_wait=self.config.refresh_wait, recovery_wait=self.config.recovery_wait,
-            refresh_every=self.config.refresh_every, log=lambda: self.log, credentials_of=self._credentials_of,
+            shares=Shares(self.folder, self.ledger, self.identity.node_id, self._vault), sign=self.signer.sign,
+            heads=self._heads, log_ends=self._log_ends, refresh_wait=self.config.refresh_wait,
+            recovery_wait=self.config.recovery_wait, refresh_every=self.config.refresh_every, log=lambda: self.log,
+            credentials_of=self._credentials_of,
         ))
 
     def _denied(self, peer: PeerInfo, service: str) -> None:

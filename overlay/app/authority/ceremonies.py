@@ -3,7 +3,6 @@
 A ceremony that fails changes nothing, says why and who is to blame, and can be ordered again.
 """
 
-import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from overlay.registry import Reason, RoundKind
 from overlay.store.files import damaged
 from overlay.store.state import ROLLOVER
 
+UNLOCK_EVERY: Final = 30.0  # seconds between two tries to open a share that a TPM has sealed: our guess
 OUTCOMES_KEPT: Final = 64  # of orders, for whoever asks what became of them: our guess
 
 
@@ -56,11 +56,23 @@ class Ceremonies:
         """Go on with what a crash has cut off; then wait for orders, until cancelled."""
         await self.shares.settle()
         self._keeper.desk.share_changed()
+        self._tell_locked()
         record = self._load()
         if record is not None:
             async with self._one:
                 await self._succeed(record)
-        await trio.sleep(math.inf)
+        await self._unlock_later()
+
+    def _tell_locked(self) -> None:
+        if self.shares.locked is not None:
+            self._keeper.alarm(self._around.own_id, Reason.BAD_SHARE, f"{self.shares.locked}")
+
+    async def _unlock_later(self) -> None:
+        """A TPM that was away may come back; until cancelled."""
+        while True:
+            await trio.sleep(UNLOCK_EVERY)
+            if self.shares.locked is not None and await self.shares.unlock():
+                self._keeper.desk.share_changed()
 
     def ordered(self, order: Order) -> None:
         """An order counts from now on."""
@@ -95,6 +107,7 @@ class Ceremonies:
         assert isinstance(body, Distribute)
         if own not in body.members and own not in newest.member_ids:
             return
+        await self.shares.check()
         await all_linked(self._ports, body.members)
         record = Rollover(proposal=Succession.proposal(self._keeper, self._ports, order))
         succession = Succession(self._around, self._keeper, self.shares, self._ports, record)
@@ -111,13 +124,15 @@ class Ceremonies:
 
     async def hand_over(self, assignment: Assignment) -> None:
         """The same, for who has claimed it. Raises OverlayError."""
+        await self.shares.check()
         await Handover(self._around, self._keeper, self.shares, self._ports, assignment, self._patience).run()
 
     @property
     def is_idle(self) -> bool:
         """Whether no ceremony is under way or was begun, here or before a restart."""
         begun = self._ports.folder.file(ROLLOVER).exists()
-        return not (self._one.locked() or self._succession is not None or self.shares.next is not None or begun)
+        waits = self.shares.next is not None or self.shares.locked is not None
+        return not (self._one.locked() or self._succession is not None or waits or begun)
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
@@ -132,8 +147,9 @@ class Ceremonies:
             self._one.release()
 
     async def repair(self) -> None:
-        """Get our share back from the others. Raises Refused."""
+        """Get our share back from the others. Raises OverlayError."""
         async with self._one:
+            await self.shares.check()
             await self._mending.repair(await self._ask_group())
         self.on_repaired()
 

@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 import trio
 
+from overlay.app.authority.share_vault import PlainVault, ShareVault, read_share
 from overlay.core.authority.bindings import Bindings
 from overlay.core.authority.group import BASE, Scalar
 from overlay.core.authority.invites import InviteBook
@@ -25,7 +26,7 @@ from overlay.core.members import Members
 from overlay.core.renewal import RenewalBook
 from overlay.core.trust import TrustSet
 from overlay.core.trust_update import pack_trust, unpack_trust
-from overlay.errors import Refused
+from overlay.errors import OverlayError, Refused
 from overlay.store.files import damaged
 from overlay.store.identity import load_founding_key
 from overlay.store.membership import MeshRecord
@@ -51,9 +52,10 @@ WRITE_SOON: Final = 0.2  # seconds in which changes gather that nobody waits for
 class Ledger:
     """Everything of it. Only the task that runs the node changes it."""
 
-    def __init__(self, folder: StateFolder, mesh: MeshRecord) -> None:
-        """Blocks. Raises StateDamaged."""
+    def __init__(self, folder: StateFolder, mesh: MeshRecord, vault: ShareVault | None = None) -> None:
+        """Blocks. Raises StateDamaged. Without a vault a share that a TPM has sealed is not opened."""
         self._folder = folder
+        self._vault = vault or PlainVault()
         root = mesh.root
         self._trust = load_trust(folder, mesh) or mesh.trust
         self._chain = _load(folder, AUTHORITY, lambda data: unpack_chain(data, root)) or AuthorityChain.begin(
@@ -66,7 +68,8 @@ class Ledger:
         self._renewals = _load(folder, RENEWALS, RenewalBook.unpack) or RenewalBook()
         self._members = _load(folder, MEMBERS, Members.unpack) or Members()
         self._trust = replace(self._trust, old_serials=self._members.frozen)
-        self._share = _load(folder, SHARE, Share.unpack) or _founding_share(folder, self._chain)
+        self._locked: OverlayError | None = None
+        self._share = self._open_share() or _founding_share(folder, self._chain)
         self.lowest_count = load_count(folder)  # of what this node numbers by itself, once it was restored
         self._dirty: set[str] = set()
         self._news = trio.Event()
@@ -157,18 +160,41 @@ class Ledger:
         """Our part of the mesh key; with one machine, all of it."""
         return self._share
 
+    @property
+    def locked(self) -> OverlayError | None:
+        """Why the share on our disk cannot be used now; None if it can, or there is none."""
+        return self._locked
+
     async def keep_share(self, share: Share | None) -> None:
-        """Take a share into use, or erase it; durable on return."""
+        """Take a share into use, or erase it; durable on return. Raises OverlayError if the TPM cannot seal it."""
         data = None if share is None else share.pack_with_secret()
         async with self._writing:
             await trio.to_thread.run_sync(self._write_share, data)
-        self._share = share
+        self._share, self._locked = share, None
+
+    async def unlock(self) -> bool:
+        """Try again to open the share on our disk: whether there is one more than before."""
+        if self._locked is None:
+            return False
+        async with self._writing:
+            share = await trio.to_thread.run_sync(self._open_share)
+        if share is not None and self._share is None:
+            self._share = share
+            return True
+        return False
 
     def _write_share(self, data: bytes | None) -> None:
         if data is None:
             self._folder.remove(SHARE)
         else:
-            self._folder.write(SHARE, data)
+            self._folder.write(SHARE, self._vault.close(SHARE, data))
+
+    def _open_share(self) -> Share | None:
+        try:
+            data, self._locked = read_share(self._folder, SHARE, self._vault), None
+        except OverlayError as error:
+            data, self._locked = None, error
+        return None if data is None else _read(self._folder, SHARE, data, Share.unpack)
 
     # --- on the disk ------------------------------------------------------------------------------------------------
 
@@ -239,8 +265,10 @@ def load_trust(folder: StateFolder, mesh: MeshRecord) -> TrustSet | None:
 
 def _load(folder: StateFolder, name: str, read: Callable[[bytes], T]) -> T | None:
     content = folder.read(name)
-    if content is None:
-        return None
+    return None if content is None else _read(folder, name, content, read)
+
+
+def _read(folder: StateFolder, name: str, content: bytes, read: Callable[[bytes], T]) -> T:
     try:
         return read(content)
     except Refused as error:

@@ -283,7 +283,9 @@ class Seat:
     def warnings(self) -> tuple[str, ...]:
         """What someone should know."""
         keepers = (self._quarantine, self._upkeep)
-        return tuple(warning for keeper in keepers if keeper is not None for warning in keeper.warnings)
+        locked = self.parts.shares.locked
+        said = [] if locked is None else [f"our share of the mesh key cannot be used: {locked}; {locked.hint}"]
+        return (*said, *(warning for keeper in keepers if keeper is not None for warning in keeper.warnings))
 
     def linked(self, node_id: NodeId) -> bool:
         """Whether it can be told something now."""

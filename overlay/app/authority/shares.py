@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 import trio
 
 from overlay.app.authority.ledger import Ledger
+from overlay.app.authority.share_vault import PlainVault, ShareVault, read_share
 from overlay.core.authority.objects import AuthorityObject
 from overlay.core.authority.sharing import SIZE_MAX, Share
 from overlay.core.keys import NodeId
 from overlay.core.wire import Bytes, make_map, open_map
-from overlay.errors import Refused
+from overlay.errors import OverlayError, Refused
 from overlay.store.files import damaged
 from overlay.store.state import FOUNDING_KEY, SHARE_NEXT, StateFolder
 
@@ -25,20 +26,51 @@ class NextShare:
 class Shares:
     """Of one node. A share is never on the disk unless it is in force or may come to be."""
 
-    def __init__(self, folder: StateFolder, ledger: Ledger, own_id: NodeId) -> None:
+    def __init__(self, folder: StateFolder, ledger: Ledger, own_id: NodeId, vault: ShareVault | None = None) -> None:
         """Blocks. Raises StateDamaged."""
         self._folder = folder
         self._own_id = own_id
         self._ledger = ledger
-        self.next = _load(folder)
+        self._vault = vault or PlainVault()
+        self._locked: OverlayError | None = None
+        self.next = self._load()
         self._changing = trio.Lock()
+
+    @property
+    def locked(self) -> OverlayError | None:
+        """Why a share on our disk cannot be used now: the one in force, or the one that waits; None if all can."""
+        return self._ledger.locked or self._locked
+
+    async def check(self) -> None:
+        """Before anything that ends with another share: raises what `locked` says of one that waits for its object.
+
+        Such a share must not be overwritten: the object that it waits for may come.
+        """
+        if self._locked is not None:
+            await self.unlock()
+        if self._locked is not None:
+            raise self._locked
+
+    async def unlock(self) -> bool:
+        """Try again to open what could not be opened: whether something has changed."""
+        async with self._changing:
+            before, changed = self.next, await self._ledger.unlock()
+            if self._locked is not None:
+                self.next = await trio.to_thread.run_sync(self._load)
+            if changed or self.next is not before:
+                await self._settle()
+                return True
+            return False
 
     async def keep_next(self, found: NextShare) -> None:
         """Durable on return."""
         data = make_map(found.transcript, found.share.pack_with_secret())
         async with self._changing:
-            await trio.to_thread.run_sync(self._folder.write, SHARE_NEXT, data)
+            await trio.to_thread.run_sync(self._write_next, data)
             self.next = found
+
+    def _write_next(self, data: bytes) -> None:
+        self._folder.write(SHARE_NEXT, self._vault.close(SHARE_NEXT, data))
 
     async def drop_next(self) -> None:
         """It will never be used."""
@@ -47,7 +79,7 @@ class Shares:
 
     async def _drop_next(self) -> None:
         await trio.to_thread.run_sync(self._folder.remove, SHARE_NEXT)
-        self.next = None
+        self.next = self._locked = None
 
     async def take(self, share: Share) -> None:
         """Into use, instead of what there is; durable on return."""
@@ -67,9 +99,24 @@ class Shares:
             await self._drop_next()
         if newest.number == 0:
             return
-        if ledger.share is not None and not _is_of(ledger.share, newest, self._own_id):
+        useless = ledger.share is not None and not _is_of(ledger.share, newest, self._own_id)
+        if useless or (ledger.locked is not None and self._own_id not in newest.member_ids):
             await ledger.keep_share(None)
         await trio.to_thread.run_sync(self._folder.remove, FOUNDING_KEY)
+
+
+    def _load(self) -> NextShare | None:
+        try:
+            data, self._locked = read_share(self._folder, SHARE_NEXT, self._vault), None
+        except OverlayError as error:
+            data, self._locked = None, error
+        if data is None:
+            return None
+        try:
+            transcript, packed = open_map(data, Bytes(32), Bytes(1, 2 * SIZE_MAX), limit=3 * SIZE_MAX)
+            return NextShare(Share.unpack(packed), transcript)
+        except Refused as error:
+            raise damaged(self._folder.file(SHARE_NEXT), str(error)) from None
 
 
 def _is_of(share: Share, newest: AuthorityObject, own_id: NodeId) -> bool:
@@ -78,14 +125,3 @@ def _is_of(share: Share, newest: AuthorityObject, own_id: NodeId) -> bool:
     same = (group.threshold, len(group.shares)) == (newest.threshold, len(members))
     ours = own_id in members and members.index(own_id) + 1 == share.identifier
     return same and ours and group.public == newest.root.public_key
-
-
-def _load(folder: StateFolder) -> NextShare | None:
-    content = folder.read(SHARE_NEXT)
-    if content is None:
-        return None
-    try:
-        transcript, packed = open_map(content, Bytes(32), Bytes(1, 2 * SIZE_MAX), limit=3 * SIZE_MAX)
-        return NextShare(Share.unpack(packed), transcript)
-    except Refused as error:
-        raise damaged(folder.file(SHARE_NEXT), str(error)) from None
