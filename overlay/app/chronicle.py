@@ -28,6 +28,7 @@ from overlay.events import (
     NodeStopping,
     OrderTaken,
     PeerUp,
+    PeerWarning,
     PolicyChanged,
     RevocationsChanged,
     ServiceRefused,
@@ -105,8 +106,13 @@ class Chronicle:
             case TrustLost() if self._is_news(event.node, f"drift {event.reason}"):
                 self._told = {one for one in self._told if one[0] != event.node or not one[1].startswith(ADMITTED)}
                 return EntryType.DRIFT, bodies.drift(NodeId.parse(event.node), event.reason, detail=event.detail[:512])
-            case OrderTaken() | CertificateSigned() | RevocationsChanged() | PolicyChanged() | AuthorityChanged() | EndComes():
-                return _of_authority(event)
+            case PeerWarning() if not self._is_news(event.node, event.detail):
+                pass
+            case (
+                PeerWarning() | OrderTaken() | CertificateSigned() | RevocationsChanged() | PolicyChanged() | AuthorityChanged()
+                | EndComes()
+            ):
+                return _of_mesh(event)
             case LinkRefused() if not event.by_peer:
                 return self._refusal(event.node, event.reason)
             case ChainRejected() | ServiceRefused():
@@ -133,9 +139,12 @@ class Chronicle:
         return math.floor(self._at().timestamp() / MINUTE)
 
 
-def _of_authority(event: NodeEvent) -> Draft | None:
-    """Who may be here has changed, or we have helped to change it, or it will by itself."""
+def _of_mesh(event: NodeEvent) -> Draft | None:
+    """Who may be here has changed, or we have helped to change it, or it will by itself; or somebody passes with a warning."""
     match event:
+        case PeerWarning():
+            detail = f"{event.name} {event.node}: {event.detail}"[:512]
+            return EntryType.LIFECYCLE, bodies.lifecycle("peer-warning", detail=detail)
         case EndComes():
             detail = f"{event.name}: {event.percent} %, ends {event.ends}"
             return EntryType.LIFECYCLE, bodies.lifecycle("end-comes", detail=detail)

@@ -132,6 +132,7 @@ class LocalNode:
         """The same, without waiting."""
         own = self.engine.identity.verified
         warnings = [*authority_warnings(self.seat.ledger.chain), *self.seat.warnings, *self._warnings(), *self.audit.warnings]
+        warnings += self.engine.peer_warnings
         if self.engine.evidence_warning:
             warnings.append(f"no evidence can be made: {self.engine.evidence_warning}")
         return NodeStatistics(

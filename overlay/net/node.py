@@ -74,6 +74,7 @@ from overlay.net.desk import CallDesk
 from overlay.net.guest import GuestLink, GuestRoom
 from overlay.net.link import Link
 from overlay.net.peer import Peer
+from overlay.net.peer_warnings import peer_warnings
 from overlay.net.pool import Pool
 from overlay.net.ports import Finder, NoStandings, Standings, TrustKeeper
 from overlay.net.replicator import ChainKeeper, Replicator
@@ -173,6 +174,11 @@ class Node:
     def evidence_warning(self) -> str:
         """Why our prover failed the last time; empty while it works."""
         return self._attester.warning
+
+    @property
+    def peer_warnings(self) -> tuple[str, ...]:
+        """What someone should know of linked peers."""
+        return peer_warnings(self.pool.links.values(), trio.current_time(), self.parts.attest.overdue)
 
     # --- what the attester asks and tells (AttesterOwner) -----------------------------------------------------------
 

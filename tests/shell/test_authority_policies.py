@@ -1,18 +1,24 @@
 """A new policy between real nodes: who orders it, who signs it, and from when it holds."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import trio
 
+from attest.manifest import installed_root, package_manifest
+from audit.bodies import describe
+from audit.log import AuditLog
 from overlay.core.authority.order_bodies import PolicyOrder
 from overlay.core.authority.record_requests import PolicyRequest
 from overlay.core.policy import Attestation, Mode, Policy
 from overlay.core.policy_file import parse_policy_toml
 from overlay.core.wire import sha256
 from overlay.errors import NotAllowed, Refused, UsageError
-from overlay.events import PeerDown, PolicyChanged, TrustLost
-from overlay.registry import Reason
+from overlay.events import PeerAttested, PeerDown, PolicyChanged, TrustLost
+from overlay.registry import EntryType, Reason
 from overlay.testing import mesh
 from tests.shell.authority_kit import Running, admitted, founded, linked, opened, order_of, signed_by, until
 
@@ -137,3 +143,97 @@ async def test_the_next_proof_is_of_what_the_new_policy_asks_for(tmp_path: Path)
         await alice.node.authority.policy(STRICTER)
         after = alice.node.engine._attester.prover
         assert (before.claims.policy_version, after.claims.policy_version) == (1, 2)  # type: ignore[attr-defined]
+
+
+# --- grace, and modes that change while nodes run ---------------------------------------------------------------------
+
+OWN = package_manifest(installed_root()).hex()
+OTHER = "11" * 32
+STRICT = f'version = 2\nmode = "enforce"\nmanifests = ["{OWN}"]\n'
+
+
+@asynccontextmanager
+async def pair(path: Path) -> AsyncIterator[tuple[Running, Running]]:
+    """Alice, who founded the mesh, and bob, linked, with a round each second."""
+    founder, member = founded(path), admitted(path / "alice", "bob")
+    async with opened(founder, attest_every=1.0) as alice, opened(member, alice, attest_every=1.0) as bob:
+        with trio.fail_after(15):
+            await alice.node.wait_members(2)
+        yield alice, bob
+
+
+def log_of(node: Running) -> AuditLog:
+    log = node.node.seat.parts.log()
+    assert log is not None
+    return log
+
+
+def said_by(node: Running, what: str) -> bool:
+    return any(what in warning for warning in node.node.statistics().warnings)
+
+
+async def test_with_grace_what_was_good_before_passes_for_a_while_with_a_warning_and_then_no_more(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (alice, bob):
+        await alice.node.authority.policy(STRICT)
+        since = len(bob.all(PeerAttested))
+        await until(lambda: len(bob.all(PeerAttested)) > since + 1)
+        assert not said_by(bob, "passes until")
+        report = await alice.node.authority.policy(f'version = 3\nmanifests = ["{OTHER}"]\ngrace = "6s"\n')
+        assert "what was good before passes until" in report.said[0]
+        await until(lambda: said_by(alice, "bob: software mismatch") and said_by(bob, "alice: software mismatch"))
+        assert bob.node.seat.ledger.trust.policy.policy.earlier[0].references.manifests == (bytes.fromhex(OWN),)
+        assert alice.all(PeerDown) == []
+        down = await alice.heard(PeerDown)
+        assert (down.name, down.reason) == ("bob", Reason.SOFTWARE_MISMATCH)
+        end = alice.node.seat.ledger.trust.policy.policy.earlier[0].until
+        assert alice.node.seat.parts.at().timestamp() >= end
+        entries = await log_of(alice).newest()
+        told = [describe(one.type, one.body) for one in entries if one.type == EntryType.LIFECYCLE]
+        assert any(one["event"] == "peer-warning" and "passes until" in one["detail"] for one in told)
+
+
+async def test_a_policy_with_grace_that_a_second_operator_has_to_countersign_is_the_one_that_was_ordered(
+    tmp_path: Path,
+) -> None:
+    path = founded(tmp_path)
+    looser = 'version = 2\nattestation = "off"\nmode = "learn"\ngrace = "1h"\n'
+    async with linked(path, admitted(path, "bob", "operator")) as (alice, bob):
+        waits = await alice.node.authority.policy(looser)
+        assert waits.fields["counts"] is False
+        await until(lambda: bytes.fromhex(waits.fields["order"]) in bob.node.seat.ledger.orders.held)
+        await bob.node.authority.countersign(waits.fields["order"])
+        await until(lambda: len(held_of(alice, waits.fields["order"])) == 2)
+        (order,) = alice.node.seat.ledger.orders.in_force(alice.node.seat.parts.at())
+        await until(lambda: alice.node.seat.parts.at() > order.not_before + timedelta(seconds=2))
+        assert (await alice.node.authority.policy(looser)).fields["counts"] is True
+        (one,) = alice.node.seat.ledger.trust.policy.policy.earlier
+        assert one.until == int(order.not_before.timestamp()) + 3600
+
+
+async def test_warn_lets_pass_what_enforce_refuses_and_both_hold_at_once(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (alice, bob):
+        await alice.node.authority.policy(STRICTER)
+        await until(lambda: said_by(alice, "bob: software mismatch") and said_by(bob, "alice: software mismatch"))
+        assert alice.all(PeerDown) == []
+        await alice.node.authority.policy(HARD)
+        assert (await alice.heard(PeerDown)).reason is Reason.SOFTWARE_MISMATCH
+
+
+async def test_from_off_to_enforce_and_from_prefer_to_require_nodes_that_do_not_meet_it_go_with_their_next_round(
+    tmp_path: Path,
+) -> None:
+    async with pair(tmp_path) as (alice, bob):
+        await alice.node.authority.policy('version = 2\nattestation = "off"\n')
+        since = len(alice.all(PeerAttested))
+        await until(lambda: len(alice.all(PeerAttested)) > since + 1)
+        assert alice.all(PeerDown) == []
+        await alice.node.authority.policy(f'version = 3\nattestation = "prefer"\nmanifests = ["{OWN}"]\n')
+        await until(lambda: version_at(alice, bob) == [3, 3])
+        since = len(alice.all(PeerAttested))
+        await until(lambda: len(alice.all(PeerAttested)) > since + 1)
+        assert alice.all(PeerDown) == []
+        await alice.node.authority.policy('version = 4\nattestation = "require"\n')
+        down = await alice.heard(PeerDown)
+        assert down.name == "bob"
+        lost = [event.reason for one in (alice, bob) for event in one.all(TrustLost)]
+        assert lost[0] is Reason.EVIDENCE_NOT_ACCEPTED

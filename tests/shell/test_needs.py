@@ -17,7 +17,7 @@ from overlay.net.rights import Rights
 from overlay.net.stream import BrokenStream, Stream
 from overlay.registry import EntryType, Reason
 from overlay.testing import mesh
-from tests.shell.authority_kit import until
+from tests.shell.authority_kit import POLL, until
 from tests.shell.folder_kit import enrolled, started
 from tests.shell.forward_kit import echo, service
 
@@ -168,8 +168,16 @@ async def test_whoever_may_not_publish_is_told_so_at_home(transient: bool) -> No
 # --- beyond neighbours ----------------------------------------------------------------------------------------------
 
 
+async def has_admitted(node: LocalNode, about: LocalNode) -> bool:
+    entries = [one for one in await log_of(node).newest(node_id=node.node_id) if one.type == EntryType.ADMISSION]
+    return any(bodies.read_body(EntryType.ADMISSION, one.body)["peer"] == about.node_id for one in entries)
+
+
 async def drift_of(node: LocalNode, about: LocalNode, reason: Reason = Reason.PCR_MISMATCH) -> None:
-    """Its log says that the other one has drifted."""
+    """Its log says that the other one has drifted, after it has said that it was let in."""
+    with trio.fail_after(10):
+        while not await has_admitted(node, about):  # noqa: ASYNC110 (nobody tells)
+            await trio.sleep(POLL)
     await log_of(node).append(EntryType.DRIFT, bodies.drift(about.node_id, reason))
 
 

@@ -1,7 +1,7 @@
 """What `overlay policy` does on the node: an order, and if that is enough, the signed policy."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from overlay.app.authority.api import Report
@@ -11,8 +11,9 @@ from overlay.core.authority.order_bodies import PolicyOrder
 from overlay.core.authority.order_payload import LIFE_MAX, Order
 from overlay.core.authority.order_rules import operators_needed
 from overlay.core.authority.orders import OPERATOR, sign_order
+from overlay.core.certificates import show_time
 from overlay.core.policy import Policy
-from overlay.core.policy_file import parse_policy_toml
+from overlay.core.policy_file import PolicyFile, parse_policy_file
 from overlay.core.wire import sha256
 from overlay.errors import NotAllowed, Refused, UsageError
 
@@ -34,10 +35,11 @@ class PolicyCommands:
         identity, ledger = seat.engine.identity, keeper.ledger
         if OPERATOR not in identity.verified.roles:
             raise NotAllowed("this node is no operator", hint="give the order on a node with the role operator")
-        policy = parse_policy_toml(str(options["policy"]))
+        file = parse_policy_file(str(options["policy"]))
         before, at = ledger.trust.policy.policy, seat.parts.at().replace(microsecond=0)
-        if policy.version <= before.version:
+        if file.policy.version <= before.version:
             raise UsageError(f"version {before.version} is in force", hint=f"write `version = {before.version + 1}`, or higher")
+        policy = self._with_grace(file, before, at)
         order = self._order(policy, at)
         needed = operators_needed(order, keeper.standing(), policy)
         fields = {"version": policy.version, "replaces": before.version, "operators_needed": needed, "counts": False}
@@ -56,7 +58,18 @@ class PolicyCommands:
             said = f"{error.detail}; another operator runs `overlay ca countersign {waits}`, then run this again"
             return Report((said,), {**fields, "order": waits})
         await seat.policies.put_in_force(policy)
-        return Report((f"policy {policy.version} is in force",), {**fields, "counts": True})
+        return Report((f"policy {policy.version} is in force{_grace_of(policy, at)}",), {**fields, "counts": True})
+
+    def _with_grace(self, file: PolicyFile, before: Policy, at: datetime) -> Policy:
+        """The policy of the file; if it was ordered before, the very one that was, whose grace began then."""
+        if not file.grace:
+            return file.policy
+        for order in self._seat.ledger.orders.in_force(at):
+            if isinstance(order.body, PolicyOrder):
+                ordered = file.in_place_of(before, order.not_before)
+                if sha256(ordered.pack()) == order.body.policy_hash:
+                    return ordered
+        return file.in_place_of(before, at)
 
     def _order(self, policy: Policy, at: datetime) -> Order:
         own, ledger = self._seat.engine.identity.node_id, self._seat.ledger
@@ -65,3 +78,8 @@ class PolicyCommands:
             operator=own, number=max(ledger.orders.next_number(own), ledger.lowest_count), not_before=at,
             not_after=at + min(ORDER_LIFE, LIFE_MAX[body.kind]), body=body,
         )
+
+
+def _grace_of(policy: Policy, at: datetime) -> str:
+    ends = [one.until for one in policy.in_grace(at)]
+    return f"; what was good before passes until {show_time(datetime.fromtimestamp(max(ends), UTC))}" if ends else ""

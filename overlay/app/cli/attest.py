@@ -15,6 +15,7 @@ from attest.policy import DEFAULT_PCRS, Measured, judge_quote
 from attest.quote import AK_PUBLIC_MAX, QUOTE_MAX, SIGNATURE_MAX
 from attest.replay import Values, digest_of, extend, replay, separators_missing
 from overlay.app.cli.common import Invocation, setting_option, standard_options
+from overlay.app.cli.policy_words import describe_policy
 from overlay.app.config import SETTING
 from overlay.app.machine_logs import MachineLogs, read_bytes, read_logs
 from overlay.app.output import note, say, say_json, say_table
@@ -123,17 +124,13 @@ def policy(invocation: Invocation, file: Path | None) -> None:
     found = _policy(invocation) if file is None else parse_policy_toml(read_text(file))
     if found is None:
         raise UsageError("this machine is in no mesh", hint="name a policy file to check it")
-    fields = {
-        "version": found.version, "attestation": found.attestation.name.lower(), "mode": found.mode.name.lower(),
-        "minimum_level": found.minimum_level, "pcrs": _numbers(found.pcr_bitmap),
-        "pcr_digests": [one.hex() for one in found.pcr_digests], "manifests": [one.hex() for one in found.manifests],
-    }  # fmt: skip
+    fields = describe_policy(found)
     if invocation.json:
         say_json(fields)
         return
     for name, value in fields.items():
         for one in value if isinstance(value, list) and name != "pcrs" else [value]:
-            say(f"{name:14} {_list(one) if isinstance(one, list) else one}")
+            say(f"{name:15} {_list(one) if isinstance(one, list) else one}")
 
 
 # --- a quote out of files ---------------------------------------------------------------------------------------------
