@@ -197,10 +197,20 @@ class KeyGeneration(Machine):
             with blaming(member):
                 made.append(Contribution.parse(content, self._threshold, len(self._members)))
                 shares.append(
-                    cocktail.open_share(setup, made[-1], sender=index, receiver=own, static=secrets.static)
+                    cocktail.unseal_share(setup, made[-1], sender=index, receiver=own, static=secrets.static)
                 )
-        share = Share(own, FIRST_GENERATION, add_scalars(shares), cocktail.combine(setup, made))  # with the final check
+        try:  # the sum is what counts, and Share compares it with the sum of all commitments
+            share = Share(own, FIRST_GENERATION, add_scalars(shares), cocktail.combine(setup, made))
+        except ValueError:
+            self._blame_for(made, shares, own)
+            raise
         return _Outcome(share, cocktail.transcript(setup, made, self._extension()))
+
+    def _blame_for(self, made: list[Contribution], shares: list[Scalar], own: int) -> None:
+        """Whose share does not fit its own commitment. Raises Refused(BAD_SHARE)."""
+        for member, contribution, share in zip(self._members, made, shares, strict=True):
+            with blaming(member):
+                cocktail.check_share(contribution.commitment, own, share)
 
     def _extension(self) -> bytes:
         """Binds the sealed shares, which T of COCKTAIL leaves out (its "Ciphertexts Not Bound by the Transcript", option 1)."""
