@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from overlay.app.lab import namespaces
-from overlay.app.lab.catalogue import ACTS, SCENES
+from overlay.app.lab.catalogue import EVERYTHING, SCENES
 from overlay.registry import SUITE_NAME
 from tests.network.lab_kit import Python, Ran, run, running, short_folder, traces
 from tests.network.rights import python_without_rights
@@ -207,4 +207,4 @@ async def test_a_wrong_option_is_usage(folder: Path, words: tuple[str, ...], err
 async def test_the_scenes_can_be_listed(folder: Path) -> None:
     ran = await run("--list", folder=folder)
     assert (ran.code, ran.complaint) == (0, [])
-    assert [line.split()[0] for line in ran.output.splitlines()] == [*NAMES, *(act.name for act in ACTS)]
+    assert [line.split()[0] for line in ran.output.splitlines()] == [scene.name for scene in EVERYTHING.scenes]

@@ -19,7 +19,7 @@ from overlay.app.output import say, say_json
 @click.option("--attest-every", default=60.0, show_default=True, metavar="SECONDS", help="Time between two proofs.")
 @click.option("--once", is_flag=True, help="End when all scenes have played: within 120 seconds, 10 minutes with authority.")
 @click.option("--json", "as_json", is_flag=True, help="Print a report as JSON and nothing else; implies --once.")
-@click.option("--scenes", metavar="A,B", help="Play these scenes only; authority: all from distribute on.")
+@click.option("--scenes", metavar="A,B", help="Play these scenes only; authority or attestation: all acts of that kind.")
 @click.option("--list", "list_scenes", is_flag=True, help="List the scenes and end.")
 @click.option("--keep", type=Path, metavar="DIR", help="Put everything into this folder, and leave it there.")
 def lab(*, scenes: str | None, once: bool, as_json: bool, list_scenes: bool, **options: Any) -> int:

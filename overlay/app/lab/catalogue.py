@@ -4,7 +4,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from overlay.app.lab.act import Act
-from overlay.app.lab.acts import cold_start, distribute, join_by_token, refresh, reshare, revoke, signer_killed
+from overlay.app.lab.acts import (
+    cold_start,
+    distribute,
+    join_by_token,
+    policy_grace,
+    refresh,
+    reshare,
+    revoke,
+    signer_killed,
+    tpm_pulled,
+)
 from overlay.app.lab.scene import Scene
 from overlay.app.lab.scenes import (
     edited_entry,
@@ -41,7 +51,10 @@ ACTS: tuple[Act, ...] = (
     reshare.ACT,
     cold_start.ACT,
 )
-AUTHORITY: Final = "authority"  # all acts
+AUTHORITY: Final = "authority"  # all of these
+
+ATTESTATION_ACTS: tuple[Act, ...] = (tpm_pulled.ACT, policy_grace.ACT)
+ATTESTATION: Final = "attestation"  # all of these
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +69,34 @@ class Programme:
         """All of them."""
         return (*self.attacks, *self.acts)
 
+    @property
+    def about_authority(self) -> bool:
+        """Whether the mesh key changes hands."""
+        return any(act in ACTS for act in self.acts)
 
-EVERYTHING: Final = Programme(SCENES, ACTS)
+
+EVERYTHING: Final = Programme(SCENES, (*ACTS, *ATTESTATION_ACTS))
 
 
 def select(names: tuple[str, ...] | None) -> Programme:
-    """The named ones, with all acts before a named one; without names the attacks. Raises UsageError for an unknown name."""
+    """The named ones; acts about the authority with all before them; without names the attacks.
+
+    Raises:
+        UsageError: an unknown name, or acts of both kinds: each leaves another mesh behind.
+    """
     if names is None:
         return Programme(SCENES, ())
-    attacks, acts = {scene.name: scene for scene in SCENES}, [act.name for act in ACTS]
-    unknown = [name for name in names if name not in {*attacks, *acts, AUTHORITY}]
+    known = {scene.name for scene in EVERYTHING.scenes}
+    unknown = [name for name in names if name not in {*known, AUTHORITY, ATTESTATION}]
     if unknown:
-        hint = f"there are {', '.join([*attacks, *acts])}, and {AUTHORITY}, which is all from {acts[0]} on"
+        all_names = ", ".join(scene.name for scene in EVERYTHING.scenes)
+        hint = f"there are {all_names}, and for all acts of a kind {AUTHORITY} and {ATTESTATION}"
         raise UsageError(f"there is no scene {unknown[0]!r}", hint=hint)
-    last = max((len(acts) if name == AUTHORITY else acts.index(name) + 1 for name in names if name not in attacks), default=0)
-    return Programme(tuple(attacks[name] for name in names if name in attacks), ACTS[:last])
+    attacks = {scene.name: scene for scene in SCENES}
+    places = {AUTHORITY: len(ACTS), **{act.name: place for place, act in enumerate(ACTS, 1)}}
+    last = max((places.get(name, 0) for name in names), default=0)
+    others = tuple(act for act in ATTESTATION_ACTS if act.name in names or ATTESTATION in names)
+    if last and others:
+        both = f"{others[0].name} and {ACTS[last - 1].name}"
+        raise UsageError(f"{both} are not played in one lab", hint="play them one after the other")
+    return Programme(tuple(attacks[name] for name in names if name in attacks), ACTS[:last] or others)

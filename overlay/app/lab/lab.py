@@ -90,16 +90,18 @@ class Lab:
             await machine.wait_started()
 
     def start(
-        self, machine: Machine, *, ahead: float = 0.0, defect: str = "", seeds: Sequence[Machine] = ()
+        self, machine: Machine, *, ahead: float = 0.0, defect: str = "", seeds: Sequence[Machine] = (),
+        package: Path | None = None,
     ) -> None:
-        """Run it, for the first time or again: as it is, with a clock that is so many seconds ahead, or with a defect."""
+        """Run it, for the first time or again: as it is, with a clock that is ahead, with a defect, or another package."""
+        env = None if package is None else package_environment(package)
         machine.tell = partial(self._tell, machine.name)
         settings = [*self.settings(machine.host), *(word for seed in seeds for word in ("--seed", seed.address))]
         if not ahead and not defect:
-            machine.start(settings, nursery=self._nursery)
+            machine.start(settings, nursery=self._nursery, env=env)
             return
         extra = [*(["--ahead", f"{ahead:.0f}"] if ahead else []), *(["--defect", defect] if defect else [])]
-        machine.start(settings, nursery=self._nursery, module=ACTOR, extra=extra)
+        machine.start(settings, nursery=self._nursery, module=ACTOR, extra=extra, env=env)
 
     def _tell(self, name: str, fields: Event) -> None:
         """An event of a machine as a plain line, where there is nothing better to look at."""

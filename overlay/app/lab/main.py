@@ -29,6 +29,7 @@ INTERRUPTED = 130
 ONCE_WITHIN = 100.0  # seconds to the end of the last scene; `--once` promises 120 with all that follows
 LAST_BARRIER = 15.0  # seconds, then
 ACT_NODES = 9  # five signers, three more to be, and one to be thrown out
+QUICK_ROUNDS = 6.0  # seconds: leases of 17.5 where they would have 150, in acts that wait for their ends
 PROVEN_BELOW = 20.0  # with longer periods `--once` does not wait for second epochs and rounds
 
 
@@ -53,9 +54,11 @@ def run_lab(options: LabOptions) -> int:
 
 
 def _with_room_for(programme: Programme, options: LabOptions) -> LabOptions:
-    """Acts need signers, and machines that are none. Raises UsageError for too few."""
+    """Acts about the authority need signers, and machines that are none; others short rounds. Raises UsageError for too few."""
     if not programme.acts:
         return options
+    if not programme.about_authority:
+        return replace(options, attest_every=min(options.attest_every, QUICK_ROUNDS))
     if options.nodes is not None and options.nodes < ACT_NODES:
         raise UsageError(f"the scene {programme.acts[-1].name} needs {ACT_NODES} machines", hint="leave out --nodes")
     return replace(options, nodes=options.nodes or ACT_NODES, signers=SIGNERS)

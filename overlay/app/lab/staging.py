@@ -33,12 +33,17 @@ class Recipe:
 def lab_policy(*, tpm: bool) -> Policy:
     """Only this package may run; with TPMs the quote over PCR 14 must show it, else the node's own claim."""
     manifest = package_manifest(installed_root())
-    measured = sha256(sha256(bytes(32) + manifest))  # PCR after one extend, then the digest over that one PCR
+    measured = measured_digest(manifest)
     return Policy(
         version=1, attestation=Attestation.REQUIRE if tpm else Attestation.PREFER, mode=Mode.ENFORCE,
         minimum_level=2 if tpm else 1,
         pcr_bitmap=1 << MEASURED_PCR if tpm else 0, pcr_digests=(measured,) if tpm else (), manifests=(manifest,),
     )
+
+
+def measured_digest(manifest: bytes) -> bytes:
+    """What a quote says of a machine on which this was measured: PCR after one extend, then the digest over that one PCR."""
+    return sha256(sha256(bytes(32) + manifest))
 
 
 async def found(host: Host, *, tpm: bool, mesh_name: str = MESH_NAME) -> tuple[Recipe, Machine]:
@@ -83,13 +88,13 @@ def _enrol(recipe: Recipe, host: Host, name: str, package: Path, roles: tuple[st
     return Machine(name, host, state, str(node_id))
 
 
-def measure(host: Host) -> None:
-    """Measure the installed package on a machine that no member runs on yet. Blocks; nothing without a TPM."""
+def measure(host: Host, package: Path | None = None) -> None:
+    """Measure a package, the installed one unless said, after a reset of the machine's TPM. Blocks; nothing without a TPM."""
     if host.tcti is None:
         return
     tpm = open_tpm(host.tcti)
     try:
-        tpm.extend_pcr(MEASURED_PCR, package_manifest(installed_root()))
+        tpm.extend_pcr(MEASURED_PCR, package_manifest(package or installed_root()))
     finally:
         tpm.close()
 

@@ -90,9 +90,11 @@ class Story:
         self.lab.machines.remove(machine)
         await machine.stop()
 
-    async def start(self, machine: Machine, *, among: int | None = None, ahead: float = 0.0) -> None:
+    async def start(
+        self, machine: Machine, *, among: int | None = None, ahead: float = 0.0, package: Path | None = None
+    ) -> None:
         """It runs again, at its place among the machines or last; returns when it is linked to all of them."""
-        self.lab.start(machine, ahead=ahead)
+        self.lab.start(machine, ahead=ahead, package=package)
         await machine.wait_started(DONE_WITHIN)
         self.lab.machines.insert(len(self.lab.machines) if among is None else among, machine)
         await self.lab.wait_meshed(DONE_WITHIN)

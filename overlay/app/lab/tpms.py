@@ -24,6 +24,7 @@ class SoftwareTpm:
 
     tcti: str
     child: Child
+    folder: Path
 
 
 def available() -> str | None:
@@ -53,7 +54,7 @@ async def start_tpm(folder: Path) -> SoftwareTpm:
     except trio.Cancelled:
         await child.kill()
         raise
-    return SoftwareTpm(f"swtpm:path={data}", child)
+    return SoftwareTpm(f"swtpm:path={data}", child, folder)
 
 
 def _make_room(folder: Path) -> tuple[Path, Path]:

@@ -123,6 +123,20 @@ class World:
         host.tpm = await start_tpm(folder)
         self._tpms.append(host.tpm.child)
 
+    async def pull_tpm(self, host: Host) -> None:
+        """Its TPM loses power: whoever uses it hears nothing more."""
+        if host.tpm is None:
+            raise CheckFailed(f"{host.name} has no TPM")
+        await host.tpm.child.kill()
+
+    async def plug_tpm(self, host: Host) -> None:
+        """The same TPM again, after a reset: it has its keys, and nothing is measured. Raises HostLacks."""
+        if host.tpm is None:
+            raise CheckFailed(f"{host.name} has no TPM")
+        self._tpms.remove(host.tpm.child)
+        host.tpm = await start_tpm(host.tpm.folder)
+        self._tpms.append(host.tpm.child)
+
     async def _close(self) -> None:
         """Nodes first, so that they can say goodbye and still reach their TPM; then what they stood on."""
         await end_all(self._children, CHILD_STOP)

@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 import trio
 
-from overlay.app.lab.catalogue import ACTS, EVERYTHING, SCENES, Programme, select
+from overlay.app.lab.catalogue import ACTS, ATTESTATION_ACTS, EVERYTHING, SCENES, Programme, select
 from overlay.app.lab.lab import Lab
 from overlay.app.lab.machine import Machine, peer_up
 from overlay.app.lab.options import Choice
@@ -136,6 +136,21 @@ def test_an_act_brings_those_with_it_that_it_stands_on() -> None:
     assert select(("authority",)) == Programme((), ACTS)
 
 
+def test_acts_about_attestation_stand_by_themselves_and_are_not_mixed_with_those_about_the_authority() -> None:
+    assert select(("attestation",)) == Programme((), ATTESTATION_ACTS)
+    assert select(("policy-grace", "stranger")).scenes == (stranger.SCENE, ATTESTATION_ACTS[1])
+    assert not select(("attestation",)).about_authority
+    assert select(("distribute",)).about_authority
+    with pytest.raises(UsageError, match="tpm-pulled and revoke are not played in one lab"):
+        select(("tpm-pulled", "revoke"))
+
+
+def test_an_act_that_needs_a_tpm_is_skipped_without_one_and_another_has_its_own_reason_there() -> None:
+    pulled, grace = ATTESTATION_ACTS
+    assert (pulled.unfinished(SOFTWARE).status, pulled.unfinished(TPM).status) == ("skipped", "failed")
+    assert (grace.expects(TPM), grace.expects(SOFTWARE)) == ("PCR_MISMATCH", "SOFTWARE_MISMATCH")
+
+
 def test_a_scene_that_is_not_there_is_usage_and_the_others_are_named() -> None:
     with pytest.raises(UsageError, match="'nonesuch'") as error:
         select(("stranger", "nonesuch"))
@@ -144,5 +159,5 @@ def test_a_scene_that_is_not_there_is_usage_and_the_others_are_named() -> None:
 
 def test_names_of_scenes_are_unique_and_each_says_what_it_does() -> None:
     scenes = EVERYTHING.scenes
-    assert len({scene.name for scene in scenes}) == len(scenes) == 9 + 7
+    assert len({scene.name for scene in scenes}) == len(scenes) == 9 + 7 + 2
     assert all(scene.about and len(scene.about) <= 50 for scene in scenes)
