@@ -28,6 +28,7 @@ from attest.areas import PublicArea
 from attest.credential import CURVES
 from attest.levels import LISTED_TPM, UNKNOWN_TPM, VENDOR_TPM
 from attest.structures import ALG_RSA, bad_evidence
+from overlay.core.policy import Policy as MeshPolicy
 from overlay.errors import UsageError
 
 EK_PURPOSE: Final = x509.ObjectIdentifier("2.23.133.8.1")  # tcg-kp-EKCertificate: EK Credential Profile 2.5, 3.2.16
@@ -41,7 +42,7 @@ class EndorsementTrust:
     """What the operators have configured."""
 
     roots: tuple[bytes, ...] = field(default=(), repr=False)  # DER, of makers of TPMs
-    listed: frozenset[bytes] = frozenset()  # names of single EKs
+    listed: frozenset[bytes] = frozenset()  # tags of single EKs, see `ek_tag`
 
     def __post_init__(self) -> None:
         """Raises UsageError for a root that cannot be read: found when it is configured, not when somebody joins."""
@@ -49,17 +50,29 @@ class EndorsementTrust:
             if _read(der) is None:
                 raise UsageError("a root for endorsement keys is not a certificate", hint="give it in DER or PEM")
 
+    @classmethod
+    def of(cls, policy: MeshPolicy) -> "EndorsementTrust":
+        """As the policy has it; a root that this machine cannot read vouches for nobody."""
+        return cls(tuple(der for der in policy.ek_roots if _read(der) is not None), frozenset(policy.ek_tags))
+
 
 def judge_endorsement_key(
-    ek: PublicArea, chain: Sequence[bytes], trust: EndorsementTrust, at: datetime
+    ek: PublicArea, tag: bytes, chain: Sequence[bytes], trust: EndorsementTrust, at: datetime
 ) -> tuple[int, tuple[str, ...]]:
     """The level, and why it is no higher. A chain that leads nowhere makes no harm; one for another key is a lie.
+
+    Args:
+        ek: the endorsement key.
+        tag: `ek_tag` of its name in this mesh.
+        chain: the EK's certificate, then those above it, DER.
+        trust: what the operators say.
+        at: now.
 
     Raises:
         Refused: BAD_EVIDENCE if the first certificate is readable and is not this EK's.
     """
     level, warnings = _by_chain(ek, chain, trust.roots, at)
-    if level < LISTED_TPM and ek.name in trust.listed:
+    if level < LISTED_TPM and tag in trust.listed:
         level = LISTED_TPM
     return level, warnings if level == UNKNOWN_TPM else ()
 

@@ -70,7 +70,7 @@ class ShownMachine:
     """What is known of the joiner's machine when all checks have passed."""
 
     level: int  # 2 to 4
-    ek_name: bytes
+    ek_tag: bytes
     ak_name: bytes
     ak_qualified_name: bytes
     pcr_digest: bytes
@@ -109,8 +109,9 @@ def check_join(case: JoinCase, trust: EndorsementTrust, at: datetime) -> ShownMa
     if certification.qualified_name != _qualified_name(keys.identity, shown.parent_name):
         raise Refused(Reason.ATTESTATION_KEY_MISMATCH, "the identity key does not live under that storage key")
 
-    level, warnings = judge_endorsement_key(keys.ek, shown.ek_chain, trust, at)
-    return ShownMachine(level, keys.ek.name, keys.ak.name, signer, quote.pcr_digest, quote.header.firmware, warnings)
+    tag = ek_tag(case.binding.mesh_id, keys.ek.name)
+    level, warnings = judge_endorsement_key(keys.ek, tag, shown.ek_chain, trust, at)
+    return ShownMachine(level, tag, keys.ak.name, signer, quote.pcr_digest, quote.header.firmware, warnings)
 
 
 def _check_header(header: Header, qualified_signer: bytes, data: bytes) -> None:
@@ -130,11 +131,10 @@ def _qualified_name(identity: PublicArea, parent_name: bytes) -> bytes:
 
 
 class TpmJoinAppraiser:
-    """A JoinAppraiser: the checks above, then the policy. Both sources are asked anew each time."""
+    """A JoinAppraiser: the checks above, then the policy, which is asked for anew each time."""
 
-    def __init__(self, policy: Callable[[], Policy], trust: Callable[[], EndorsementTrust]) -> None:
+    def __init__(self, policy: Callable[[], Policy]) -> None:
         self._policy = policy
-        self._trust = trust
 
     @property
     def pcr_bitmap(self) -> int:
@@ -155,13 +155,14 @@ class TpmJoinAppraiser:
         case = JoinCase(
             shown=shown, answer=answer, binding=binding, request=request, secret=secret, pcr_bitmap=pcr_bitmap
         )
-        machine, policy = check_join(case, self._trust(), at), self._policy()
+        policy = self._policy()
+        machine = check_join(case, EndorsementTrust.of(policy), at)
         measured = Measured(pcr_bitmap, machine.pcr_digest, machine.firmware)
         warnings = machine.warnings + judge_quote(policy, at, measured)
         check_level(policy, machine.level)
         return JoinFinding(
             level=machine.level, policy_version=policy.version, ak_name=machine.ak_name,
-            ak_qualified_name=machine.ak_qualified_name, ek_tag=ek_tag(binding.mesh_id, machine.ek_name), warnings=warnings,
+            ak_qualified_name=machine.ak_qualified_name, ek_tag=machine.ek_tag, warnings=warnings,
         )
 
     def appraise_file_key(self, request: Request) -> JoinFinding:

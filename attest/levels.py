@@ -6,13 +6,13 @@ from overlay.registry import EvidenceKind
 
 NONE: Final = 0
 SOFTWARE_KEY: Final = 1
-UNKNOWN_TPM: Final = 2  # emulated, or one whose maker nobody has checked
-LISTED_TPM: Final = 3  # reserved, with the two after it
-VENDOR_TPM: Final = 4
-MEASURED_BOOT: Final = 5
+UNKNOWN_TPM: Final = 2  # emulated, or one for whose maker nobody vouches
+LISTED_TPM: Final = 3  # one that operators have listed, such as a cloud machine's
+VENDOR_TPM: Final = 4  # certified by a maker whom operators trust
+MEASURED_BOOT: Final = 5  # and what it booted meets the rules of the policy
 
-# What evidence of a kind can show by itself: nobody checks a TPM's maker yet.
-SHOWN_BY: Final = {EvidenceKind.SOFTWARE: SOFTWARE_KEY, EvidenceKind.TPM: UNKNOWN_TPM}
+# What evidence of a kind can show at most: which TPM it is was looked at when the machine joined.
+SHOWN_BY: Final = {EvidenceKind.SOFTWARE: SOFTWARE_KEY, EvidenceKind.TPM: VENDOR_TPM}
 
 
 def level_of(kind: EvidenceKind, certificate_level: int) -> int:

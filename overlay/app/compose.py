@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from attest.appraiser import PolicyAppraiser
-from attest.endorsement_chain import EndorsementTrust
 from attest.evidence import Claims
 from attest.join import TpmJoinAppraiser
 from attest.manifest import installed_root, package_manifest
@@ -378,7 +377,7 @@ class Setup:
             return replace(found, pcr_bitmap=found.pcr_bitmap or DEFAULT_PCRS)
 
         return Seat(SeatParts(
-            folder=self.folder, ledger=self.ledger, appraiser=TpmJoinAppraiser(policy, EndorsementTrust), at=self.at,
+            folder=self.folder, ledger=self.ledger, appraiser=TpmJoinAppraiser(policy), at=self.at,
             gate=lambda: self.ring.newest, ring=self.ring, addresses_of=self._addresses_of, learn=self.memory.learn,
             make_request=lambda: build_request(self.signer, name), install=self._endorser.install,
             shares=Shares(self.folder, self.ledger, self.identity.node_id, self._vault), sign=self.signer.sign,

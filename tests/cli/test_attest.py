@@ -144,6 +144,7 @@ def test_what_a_tpm_shows_is_explained_by_logs_or_not(bench: Bench) -> None:
     found = json.loads(bench.overlay(*words).stdout)
     assert found["explained"] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 14]
     assert found["separators_missing"] == []
+    assert (found["ek_tag"], found["ek_issuer"], found["ek_above"]) == (None, "", 0)  # in no mesh, certified by nobody
     (bench.folder / "short.log").write_bytes(log(*BOOT[:-1]))
     short = json.loads(bench.overlay(*words[:4], "short.log", *words[5:]).stdout)
     assert short["explained"] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 10]

@@ -109,7 +109,10 @@ def talk(
     machine: Machine, *, plan: JoinPlan | None = None, answers: Answers | None = None, trust: EndorsementTrust | None = None,
     rules: Policy | None = None,
 ) -> Talk:
-    appraiser = TpmJoinAppraiser(lambda: rules or policy(), lambda: trust or EndorsementTrust())
+    asked = rules or policy()
+    if trust is not None:
+        asked = replace(asked, ek_roots=trust.roots, ek_tags=tuple(trust.listed))
+    appraiser = TpmJoinAppraiser(lambda: asked)
     return Talk(plan or machine.plan(), answers=answers or machine.answer, tpms=appraiser)
 
 
@@ -145,7 +148,8 @@ def test_a_retry_costs_nothing(machine: Machine) -> None:
 
 
 def test_a_listed_ek_gives_level_3(machine: Machine) -> None:
-    joining = talk(machine, trust=EndorsementTrust(listed=frozenset({machine.ek})), rules=policy(minimum_level=3))
+    listed = EndorsementTrust(listed=frozenset({ek_tag(MESH.mesh_id, machine.ek)}))
+    joining = talk(machine, trust=listed, rules=policy(minimum_level=3))
     joining.meet(A)
     assert joining.approvals[0].facts.level == 3
 

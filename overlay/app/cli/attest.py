@@ -6,6 +6,8 @@ from typing import Any, Final
 
 import click
 
+from attest.credential import parse_endorsement_key
+from attest.ek_certificates import read_certificate
 from attest.event_log import PCR_MAX, BootEvent
 from attest.ima import PCR as IMA_PCR
 from attest.ima import read_all
@@ -18,14 +20,15 @@ from overlay.app.cli.common import Invocation, setting_option, standard_options
 from overlay.app.cli.policy_words import describe_policy
 from overlay.app.config import SETTING
 from overlay.app.machine_logs import MachineLogs, read_bytes, read_logs
-from overlay.app.output import note, say, say_json, say_table
+from overlay.app.output import counted, note, plain, say, say_json, say_table
 from overlay.app.tpm import open_tpm
+from overlay.core.certificate_profile import ek_tag
 from overlay.core.policy import Policy
 from overlay.core.policy_file import parse_policy_toml
 from overlay.errors import UsageError
 from overlay.net.system import wall_clock
 from overlay.store.exchange import read_text
-from overlay.store.membership import load_mesh
+from overlay.store.membership import MeshRecord, load_mesh
 from overlay.store.state import StateFolder
 
 FILE_MAX: Final = 4096  # of a quote, a signature, a key: far above what they take
@@ -72,6 +75,35 @@ class Seen:
         return "nothing was measured" if self.values[pcr] in (ZEROS, b"\xff" * 32) else "no log leads to it"
 
 
+@dataclass(frozen=True, slots=True)
+class Endorsement:
+    """Whose TPM it is: what an operator needs to write into a policy."""
+
+    tag: bytes | None  # None in no mesh
+    issuer: str  # of the EK's certificate; empty without one
+    above: int  # certificates that the TPM has of those above
+
+    def fields(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"ek_tag": None if self.tag is None else self.tag.hex(), "ek_issuer": self.issuer, "ek_above": self.above}
+
+    def lines(self) -> list[str]:
+        """For people."""
+        found = [] if self.tag is None else [f"EK tag in this mesh: {self.tag.hex()}"]
+        if not self.issuer:
+            return [*found, "EK certified by: nobody, as far as the TPM says"]
+        return [*found, f"EK certified by: {self.issuer}; the TPM holds {counted(self.above, 'certificate')} above that one"]
+
+
+def _endorsement(invocation: Invocation, tcti: str | None) -> Endorsement:
+    with open_tpm(invocation.config(tcti=tcti).tcti) as tpm:
+        name, chain = parse_endorsement_key(tpm.endorsement_public()).name, tpm.endorsement_chain()
+    own = read_certificate(chain[0]) if chain else None
+    issuer = "" if own is None else plain(own.issuer.rfc4514_string() or "a maker without a name")
+    mesh = _mesh(invocation)
+    return Endorsement(None if mesh is None else ek_tag(mesh.root.mesh_id, name), issuer, max(0, len(chain) - 1))
+
+
 @attest.command()
 @boot_option
 @ima_option
@@ -80,7 +112,7 @@ class Seen:
 def show(invocation: Invocation, boot_log: Path | None, ima: Path | None, tcti: str | None) -> None:
     """Show the PCRs of this machine's TPM, and to which of them its logs lead."""
     logs = read_logs(boot_log, ima)
-    seen = Seen.of(_values(invocation, tcti), logs)
+    seen, owner = Seen.of(_values(invocation, tcti), logs), _endorsement(invocation, tcti)
     bitmap, missing = _policy_pcrs(invocation), separators_missing(seen.events)
     manifest = package_manifest(installed_root()).hex()
     if invocation.json:
@@ -88,6 +120,7 @@ def show(invocation: Invocation, boot_log: Path | None, ima: Path | None, tcti: 
             "pcrs": {str(pcr): value.hex() for pcr, value in seen.values.items()}, "explained": sorted(seen.explained),
             "boot_events": len(seen.events), "separators_missing": list(missing) if seen.events else [],
             "policy_pcrs": _numbers(bitmap), "pcr_digest": digest_of(seen.values, bitmap).hex(), "manifest": manifest,
+            **owner.fields(),
         })
         return
     say_table(("PCR", "VALUE", ""), [(pcr, value.hex(), seen.word(pcr)) for pcr, value in seen.values.items()])
@@ -97,6 +130,8 @@ def show(invocation: Invocation, boot_log: Path | None, ima: Path | None, tcti: 
         note(f"the firmware has not closed PCRs {_list(missing)}: what ran after it can pretend to be firmware")
     say(f"digest over PCRs {_list(_numbers(bitmap))}: {digest_of(seen.values, bitmap).hex()}")
     say(f"package manifest: {manifest}")
+    for line in owner.lines():
+        say(line)
 
 
 @attest.command()
@@ -200,13 +235,17 @@ def _values(invocation: Invocation, tcti: str | None) -> dict[int, bytes]:
         return {pcr: tpm.read_pcr(pcr) for pcr in range(PCR_MAX)}
 
 
-def _policy(invocation: Invocation) -> Policy | None:
-    """Of the mesh that the state folder is of; None without one."""
+def _mesh(invocation: Invocation) -> MeshRecord | None:
+    """The mesh that the state folder is of; None without one."""
     try:
         with StateFolder.open(invocation.folder, exclusive=False) as folder:
-            mesh = load_mesh(folder)
+            return load_mesh(folder)
     except UsageError:
         return None
+
+
+def _policy(invocation: Invocation) -> Policy | None:
+    mesh = _mesh(invocation)
     return None if mesh is None else mesh.trust.policy.policy
 
 

@@ -14,6 +14,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from attest.areas import EK_TEMPLATE, PublicArea, parse_area
 from attest.endorsement_chain import EK_PURPOSE, EndorsementTrust, judge_endorsement_key, spki_of
 from attest.structures import sized
+from overlay.core.certificate_profile import ek_tag
+from overlay.core.keys import MeshId
+from overlay.core.policy import Policy
 from overlay.errors import Refused, UsageError
 from overlay.registry import Reason
 from tests.unit.attest.software_tpm import EK, NOW, SoftwareKey
@@ -84,11 +87,12 @@ def usage(*, signs: bool) -> x509.KeyUsage:
 
 ROOT = Maker.make("root", 101)
 BETWEEN = Maker.make("between", 102, ROOT)
+MESH = MeshId(bytes(32))
 TRUST = EndorsementTrust(roots=(ROOT.der,))
 
 
 def level_of(*chain: bytes, trust: EndorsementTrust = TRUST, ek: PublicArea = EK.area, at: datetime = NOW) -> int:
-    level, warnings = judge_endorsement_key(ek, chain, trust, at)
+    level, warnings = judge_endorsement_key(ek, ek_tag(MESH, ek.name), chain, trust, at)
     assert (level == 2) == bool(warnings)
     return level
 
@@ -129,17 +133,17 @@ def test_a_chain_that_misses_a_link_gives_level_2() -> None:
 
 
 def test_a_listed_ek_gives_level_3() -> None:
-    trust = EndorsementTrust(listed=frozenset({EK.area.name}))
+    trust = EndorsementTrust(listed=frozenset({ek_tag(MESH, EK.area.name)}))
     assert level_of(trust=trust) == 3
     assert level_of(Maker.make("stranger", 103).certify(), trust=trust) == 3
 
 
 def test_the_list_names_single_keys() -> None:
-    assert level_of(trust=EndorsementTrust(listed=frozenset({SoftwareKey.make(EK_TEMPLATE, 99).area.name}))) == 2
+    assert level_of(trust=EndorsementTrust(listed=frozenset({ek_tag(MESH, SoftwareKey.make(EK_TEMPLATE, 99).area.name)}))) == 2
 
 
 def test_a_makers_chain_is_more_than_the_list() -> None:
-    trust = EndorsementTrust(roots=(ROOT.der,), listed=frozenset({EK.area.name}))
+    trust = EndorsementTrust(roots=(ROOT.der,), listed=frozenset({ek_tag(MESH, EK.area.name)}))
     assert level_of(ROOT.certify(), trust=trust) == 4
 
 
@@ -221,3 +225,15 @@ def test_an_ek_off_its_curve_is_no_key() -> None:
     with pytest.raises(Refused) as refusal:
         spki_of(parse_area(raw[:-1] + bytes([raw[-1] ^ 1])))
     assert refusal.value.reason is Reason.BAD_EVIDENCE
+
+
+def test_the_policy_names_whom_to_trust_and_a_root_that_cannot_be_read_vouches_for_nobody() -> None:
+    tag = ek_tag(MESH, EK.area.name)
+    trust = EndorsementTrust.of(Policy(version=1, ek_roots=(b"no certificate", ROOT.der), ek_tags=(tag,)))
+    assert trust == EndorsementTrust(roots=(ROOT.der,), listed=frozenset({tag}))
+    assert EndorsementTrust.of(Policy(version=1)) == EndorsementTrust()
+
+
+def test_the_tag_of_one_mesh_lists_nobody_in_another() -> None:
+    elsewhere = EndorsementTrust(listed=frozenset({ek_tag(MeshId(b"\1" * 32), EK.area.name)}))
+    assert level_of(trust=elsewhere) == 2

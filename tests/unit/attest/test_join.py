@@ -38,7 +38,6 @@ from tests.unit.attest.test_endorsement_chain import ROOT
 
 SECRET = sha256(b"secret")
 OTHER_IDENTITY = SoftwareKey.make(IDENTITY_TEMPLATE, 77)
-LISTED = EndorsementTrust(listed=frozenset({EK.area.name}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +68,7 @@ BINDING = JoinBinding(
     mesh_id=MeshId(sha256(b"mesh")), h=sha256(b"h"), signer=NodeId(sha256(b"signer")), nonce=sha256(b"nonce"),
     csr_hash=sha256(REQUEST.der), invite_id=b"invite id", boot_log_hash=sha256(b"boot log"),
 )
+LISTED = EndorsementTrust(listed=frozenset({ek_tag(BINDING.mesh_id, EK.area.name)}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +122,8 @@ def refusal_of(case: JoinCase) -> Reason:
 def test_a_good_joiner_gives_what_the_certificate_says() -> None:
     machine = check_join(case(), EndorsementTrust(), NOW)
     assert (machine.level, machine.pcr_digest) == (2, GOOD_PCRS)
-    assert (machine.ek_name, machine.ak_name, machine.ak_qualified_name) == (EK.area.name, AK.area.name, AK_QUALIFIED)
+    tag = ek_tag(BINDING.mesh_id, EK.area.name)
+    assert (machine.ek_tag, machine.ak_name, machine.ak_qualified_name) == (tag, AK.area.name, AK_QUALIFIED)
     assert machine.warnings
 
 
@@ -334,7 +335,9 @@ def test_one_bit_anywhere_in_the_answer_is_refused(data: st.DataObject) -> None:
 
 
 def appraiser(policy: Policy, trust: EndorsementTrust | None = None) -> TpmJoinAppraiser:
-    return TpmJoinAppraiser(lambda: policy, lambda: trust or EndorsementTrust())
+    if trust is not None:
+        policy = replace(policy, ek_roots=trust.roots, ek_tags=tuple(trust.listed))
+    return TpmJoinAppraiser(lambda: policy)
 
 
 POLICY = Policy(version=7, mode=Mode.ENFORCE, pcr_bitmap=PCR_14, pcr_digests=(GOOD_PCRS,))
@@ -353,6 +356,7 @@ def level_with(trust: EndorsementTrust, chain: tuple[bytes, ...] = ()) -> int:
 def test_the_level_is_that_of_the_ek() -> None:
     assert level_with(EndorsementTrust()) == 2
     assert level_with(LISTED) == 3
+    assert level_with(EndorsementTrust(listed=frozenset({bytes(32)}))) == 2
     assert level_with(EndorsementTrust(roots=(ROOT.der,)), (ROOT.certify(),)) == 4
     assert level_with(EndorsementTrust(), (ROOT.certify(),)) == 2
 

@@ -184,7 +184,10 @@ def test_grace_does_not_lower_the_level() -> None:
         (EvidenceKind.SOFTWARE, 0, 0),
         (EvidenceKind.TPM, 2, 2),
         (EvidenceKind.TPM, 1, 1),
-        (EvidenceKind.TPM, 5, 2),
+        (EvidenceKind.TPM, 3, 3),
+        (EvidenceKind.TPM, 4, 4),
+        (EvidenceKind.TPM, 5, 4),
+        (EvidenceKind.SOFTWARE, 4, 1),
     ],
 )
 def test_the_level_is_the_lower_of_what_is_shown_and_what_is_certified(
