@@ -23,6 +23,7 @@ DETAIL_MAX: Final = 1024  # bytes of a text for people: our guess
 APPLICATION_TYPE_MAX: Final = 128  # bytes: our guess
 VALUE_DEPTH_MAX: Final = 32  # lists and maps in each other: our guess
 CHAIN_MAX: Final = 12  # certificates, as on a link
+WITNESSES_MAX: Final = 7  # design: of more candidates five are witnesses
 REVOKED_MAX: Final = 64  # nodes named in one entry: our guess, the list itself names all
 DER_MAX: Final = 8 * 1024  # all certificates of a link together; one cannot be larger
 
@@ -39,6 +40,7 @@ FORMS: Final[Mapping[EntryType, tuple[tuple[str, Kind], ...]]] = {
         ("old_last", Maybe(_HASH)),  # hash of the last known entry of the old log: the rule for log ids needs it
     ),
     EntryType.ENDORSEMENT: _CREDENTIALS,
+    EntryType.WITNESSES: (("nodes", Array(_NODE, WITNESSES_MAX)),),
     EntryType.LIFECYCLE: (
         ("event", Text(WORD_MAX)), ("version", Maybe(Text(WORD_MAX))), ("detail", Maybe(Text(DETAIL_MAX))),
     ),
@@ -86,6 +88,7 @@ class Former:
     root: bytes
     last: bytes  # hash of entry size - 1
     reason: str  # why it was not continued
+    checkpoint: bytes | None = None  # the newest of it that witnesses have shown: a signed note
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +104,7 @@ class LogOpen:
         old = self.former
         fields = {} if old is None else {
             "old_log": old.log_id, "old_size": old.size, "old_root": old.root, "old_last": old.last,
-            "reason": old.reason,
+            "reason": old.reason, "old_checkpoint": old.checkpoint,
         }  # fmt: skip
         return make_body(EntryType.LOG_OPEN, k=self.k, **_credential_fields(self.credentials), **fields)
 
@@ -114,7 +117,8 @@ class LogOpen:
             malformed("a log names the one before, unless it is the first")
         former = None
         if found["k"] > 0:
-            former = Former(log_id=old[0], size=old[1], root=old[2], last=old[3], reason=old[4])
+            shown = found["old_checkpoint"]
+            former = Former(log_id=old[0], size=old[1], root=old[2], last=old[3], reason=old[4], checkpoint=shown)
         return cls(k=found["k"], credentials=_credentials(found), former=former)
 
 
@@ -185,6 +189,11 @@ def revocation(number: int, list_hash: bytes, nodes: Iterable[NodeId]) -> Body:
 def policy(version: int, policy_hash: bytes) -> Body:
     """Another policy is in force here."""
     return make_body(EntryType.POLICY, version=version, policy_hash=policy_hash)
+
+
+def witnesses(nodes: Iterable[NodeId]) -> Body:
+    """Who witnesses this log from here on."""
+    return make_body(EntryType.WITNESSES, nodes=list(nodes))
 
 
 def authority(number: int, object_hash: bytes) -> Body:
@@ -264,6 +273,8 @@ def describe(entry_type: int, body: Body) -> dict[str, Any]:
 def _show_field(name: str, value: Any) -> Any:
     if name in _NODES:
         return base32(value)
+    if name == "nodes":
+        return [base32(node) for node in value]
     if name == "reason" and isinstance(value, int):
         return Reason(value).name.lower() if value in Reason._value2member_map_ else value
     return _show(value)

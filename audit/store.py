@@ -2,6 +2,7 @@
 
     logs     number, log_id, node_id, k, size, root, edge, last, hlc, key_seq        one row per log: its ChainState
     entries  log (number), seq, hlc, type, hash, raw                                 all that counts stands in `raw`
+    checkpoints, cosigned                                                            see audit/witness_store.py
 
 The other columns of an entry are there to find it; `verify` compares them. The state of a log is written in the
 transaction that writes its entries. WAL and `synchronous=FULL`: about one fdatasync per commit.
@@ -17,6 +18,9 @@ from typing import Any, Final, Self
 
 from audit.chain import Append, ChainState, verify_key
 from audit.entry import Entry, UnverifiedEntry, parse_entry
+from audit.witness import Cosigned
+from audit.witness_store import SCHEMA as WITNESS_SCHEMA
+from audit.witness_store import KeptCheckpoint, Record, read_checkpoints, read_cosigned, tree_below, write_record
 from overlay.core.certificates import Root
 from overlay.core.keys import NodeId
 from overlay.core.merkle import HASH_SIZE, Tree
@@ -24,7 +28,8 @@ from overlay.core.wire import malformed
 from overlay.errors import HostLacks, OverlayError, Refused, StateDamaged
 from overlay.registry import EntryType
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+BEFORE_WITNESSES: Final = 1  # the format without the tables of checkpoints; a node that opens such a file adds them
 APPLICATION_ID: Final = 0x6F766C61  # "ovla", so that `file` and others can tell whose it is
 FILE_MODE: Final = 0o600
 BUSY_AFTER: Final = 5.0  # seconds; nobody else writes, but someone may copy the file
@@ -40,10 +45,12 @@ CREATE TABLE entries (
     hash BLOB NOT NULL, raw BLOB NOT NULL, PRIMARY KEY (log, seq)) WITHOUT ROWID;
 CREATE INDEX entries_by_time ON entries (hlc);
 CREATE INDEX entries_with_keys ON entries (hlc) WHERE type IN ({EntryType.LOG_OPEN:d}, {EntryType.ENDORSEMENT:d});
+{WITNESS_SCHEMA}
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {FORMAT};
 COMMIT;
 """
+_MIGRATION: Final = f"BEGIN; {WITNESS_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;"
 _LOG_COLUMNS: Final = "number, log_id, node_id, k, size, root, edge, last, hlc, key_seq"
 
 
@@ -116,6 +123,8 @@ class AuditStore:
                 writer.execute("PRAGMA synchronous = FULL")
                 if _is_new(writer):
                     writer.executescript(_SCHEMA)
+                elif _version(writer) == BEFORE_WITNESSES:
+                    writer.executescript(_MIGRATION)
                 return cls(path, writer, _connect(path, "ro"))
             except BaseException:
                 writer.close()
@@ -143,8 +152,11 @@ class AuditStore:
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
-    def append_many(self, appends: Sequence[Append]) -> None:
-        """Make entries of any logs durable, all or none. After an I/O error nothing is written any more."""
+    def append_many(self, appends: Sequence[Append], records: Sequence[Record] = ()) -> None:
+        """Make entries of any logs durable, and what is known of checkpoints: all or none.
+
+        After an I/O error nothing is written any more.
+        """
         if self._writer is None or self._failed:
             why = self._failed or "it was opened for reading"
             raise StateDamaged(f"{self._path} takes no more entries: {why}", hint=_LOOK)
@@ -152,6 +164,8 @@ class AuditStore:
             with _errors(self._path), _transaction(self._writer) as connection:
                 for append in appends:
                     self._append(connection, append)
+                for record in records:
+                    write_record(connection, record)
         except StateDamaged as error:
             self._failed = str(error)
             raise
@@ -275,6 +289,51 @@ class AuditStore:
         )
         return _readable(raw for (raw,) in rows)
 
+    def with_keys_of(self, node_id: NodeId) -> list[Entry]:
+        """The entries of a node that carry endorsements, the newest first."""
+        rows = self._fetch(
+            f"SELECT raw FROM entries WHERE type IN ({EntryType.LOG_OPEN:d}, {EntryType.ENDORSEMENT:d})"  # noqa: S608
+            " AND log IN (SELECT number FROM logs WHERE node_id = ?) ORDER BY hlc DESC",
+            (bytes(node_id),),
+        )
+        return _readable(raw for (raw,) in rows)
+
+    def with_witnesses(self) -> list[Entry]:
+        """The entries of all logs that name witnesses, in the order of `seq`."""
+        query = f"SELECT raw FROM entries WHERE type = {EntryType.WITNESSES:d} ORDER BY log, seq"  # noqa: S608
+        return _readable(raw for (raw,) in self._fetch(query))
+
+    def hashes(self, log_id: bytes, start: int, end: int) -> list[bytes]:
+        """The hashes of entries from `start` to before `end`, as recorded. Raises StateDamaged if one is missing."""
+        rows = self._fetch(
+            "SELECT hash FROM entries WHERE log = (SELECT number FROM logs WHERE log_id = ?) AND seq >= ? AND seq < ?"
+            " ORDER BY seq", (log_id, start, end),
+        )
+        if len(rows) != max(end - start, 0) or any(not isinstance(one, bytes) or len(one) != HASH_SIZE for (one,) in rows):
+            raise StateDamaged(f"{self._path} lacks entries of log {log_id.hex()}", hint=_LOOK)
+        return [one for (one,) in rows]
+
+    def tree_at(self, log_id: bytes, size: int) -> Tree:
+        """The tree of the first entries of a log, from the nearest checkpoint on. Raises StateDamaged."""
+        with _errors(self._path):
+            tree = tree_below(self._reader, log_id, size) if self._keeps_checkpoints() else Tree()
+        return tree.extend(self.hashes(log_id, tree.size, size))
+
+    def checkpoints(self, log_id: bytes, *, from_size: int = 0, newest: int = -1) -> list[KeptCheckpoint]:
+        """What is kept of a log, the largest first; at most so many."""
+        with _errors(self._path):
+            if not self._keeps_checkpoints():
+                return []
+            return read_checkpoints(self._reader, log_id, from_size=from_size, newest=newest)
+
+    def cosigned(self) -> list[Cosigned]:
+        """What we have cosigned last, of each log. Raises StateDamaged if a row has been changed."""
+        with _errors(self._path):
+            return read_cosigned(self._reader) if self._keeps_checkpoints() else []
+
+    def _keeps_checkpoints(self) -> bool:
+        return _version(self._reader) != BEFORE_WITNESSES
+
     def integrity(self) -> str:
         """What SQLite itself finds wrong with its file; empty when nothing."""
         ((found,),) = self._fetch("PRAGMA integrity_check(1)")
@@ -332,16 +391,19 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
 def _is_new(connection: sqlite3.Connection) -> bool:
     """Whether the file holds nothing at all."""
     ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+    return bool(tables == 0 and _version(connection) == 0)
+
+
+def _version(connection: sqlite3.Connection) -> int:
     ((version,),) = connection.execute("PRAGMA user_version").fetchall()
-    return bool(tables == 0 and version == 0)
+    return int(version)
 
 
 def _check_format(path: Path, connection: sqlite3.Connection, *, may_be_new: bool) -> None:
     if may_be_new and _is_new(connection):
         return
     ((application,),) = connection.execute("PRAGMA application_id").fetchall()
-    ((version,),) = connection.execute("PRAGMA user_version").fetchall()
-    if (application, version) != (APPLICATION_ID, FORMAT):
+    if application != APPLICATION_ID or _version(connection) not in (BEFORE_WITNESSES, FORMAT):
         hint = "another version of the software may have made it; it was left as it is"
         raise StateDamaged(f"{path} is not an audit store of format {FORMAT}", hint=hint)
 

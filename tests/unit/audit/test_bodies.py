@@ -22,6 +22,7 @@ EXAMPLES = {
     EntryType.ADMISSION: bodies.admission(PEER, b"\2" * 32, level=2, evidence=2),
     EntryType.REFUSAL: bodies.refusal(None, Reason.BAD_GATE, minute=29_539_440, count=3),
     EntryType.DRIFT: bodies.drift(PEER, Reason.PCR_MISMATCH, detail="PCR 14"),
+    EntryType.WITNESSES: bodies.witnesses((PEER,)),
     EntryType.ENROLMENT: bodies.enrolment(PEER, "bob", ("witness",)),
     EntryType.ISSUANCE: bodies.issuance(PEER, 2**158, b"\3" * 32, 1_772_366_400),
     EntryType.ORDER: bodies.order(PEER, 4, 7, b"\6" * 32),

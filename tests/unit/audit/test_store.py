@@ -214,10 +214,10 @@ def test_a_store_of_another_format_is_left_as_it_is(path: Path) -> None:
     stored_logs(path, some_log(2, mesh=MESH))
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA journal_mode = DELETE")
-    connection.execute("PRAGMA user_version = 2")
+    connection.execute("PRAGMA user_version = 3")
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(StateDamaged, match="format 1"):
+    with pytest.raises(StateDamaged, match="format 2"):
         AuditStore.open(path)
     assert path.read_bytes() == before
 
