@@ -19,7 +19,7 @@ from typing import Final
 from attest.evidence import Claims
 from overlay.core.certificates import show_time
 from overlay.core.policy import Attestation, Policy
-from overlay.core.policy_parts import Mode, References
+from overlay.core.policy_parts import PCRS, Mode, References
 from overlay.core.trust import VerifiedPeer
 from overlay.errors import Refused
 from overlay.registry import EvidenceKind, Reason
@@ -85,8 +85,12 @@ def _compare_pcrs(references: References, measured: Measured) -> Refused | None:
         wanted = references.pcr_bitmap
         return Refused(Reason.PCR_SELECTION, f"PCRs {measured.pcr_bitmap:#x} where {wanted:#x} are wanted")
     if measured.pcr_digest not in references.pcr_digests:
-        return Refused(Reason.PCR_MISMATCH, f"PCR digest {measured.pcr_digest.hex()}")
+        return Refused(Reason.PCR_MISMATCH, f"PCR digest {measured.pcr_digest.hex()} over PCR {_list(measured.pcr_bitmap)}")
     return None
+
+
+def _list(bitmap: int) -> str:
+    return " ".join(str(pcr) for pcr in range(PCRS) if bitmap >> pcr & 1) or "none"
 
 
 def judge_manifest(policy: Policy, at: datetime, claims: Claims) -> tuple[str, ...]:

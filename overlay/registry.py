@@ -329,7 +329,7 @@ class Reason(IntEnum):
     LEVEL_TOO_LOW = 58
     LEASE_EXPIRED = 59
     EVIDENCE_UNAVAILABLE = 60
-    FIRMWARE = 61  # reserved
+    FIRMWARE = 61
     REKEY_FAILED = 64
     STALE_EPOCH = 65
     REKEY_OVERDUE = 66

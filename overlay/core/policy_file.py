@@ -174,12 +174,19 @@ def _ek_roots(key: str, value: object) -> tuple[bytes, ...]:
     return roots
 
 
-_FIRMWARE: Final = re.compile(r"[0-9a-fA-F]{1,16}")
+_FIRMWARE: Final = re.compile(r"[0-9a-fA-F]{1,16}|[0-9]{1,5}(?:\.[0-9]{1,5}){3}")
+
+
+def _firmware(text: str) -> int:
+    """As `overlay attest check` shows it, in hexadecimal, or as `overlay doctor` does: four numbers of 16 bits."""
+    if "." not in text:
+        return int(text, 16)
+    return int.from_bytes(b"".join(min(int(part), 0xFFFF).to_bytes(2, "big") for part in text.split(".")))
 
 
 def _firmware_floors(key: str, value: object) -> tuple[FirmwareFloor, ...]:
-    form = '{ floor = "0007003f00000000", first = "0007000000000000" }'
-    wanted = f"at most {FLOORS_MAX} of {form}, hexadecimal; first may be left out"
+    form = '{ floor = "7.63.0.0", first = "7.0.0.0" }'
+    wanted = f"at most {FLOORS_MAX} of {form}, or 16 hexadecimal digits; first may be left out"
     if not isinstance(value, list) or len(value) > FLOORS_MAX or not all(isinstance(item, dict) for item in value):
         _wrong(key, wanted)
     floors = []
@@ -187,7 +194,7 @@ def _firmware_floors(key: str, value: object) -> tuple[FirmwareFloor, ...]:
         texts = [item.get("first", "0"), item.get("floor")]
         if item.keys() - {"first", "floor"} or not all(isinstance(text, str) and _FIRMWARE.fullmatch(text) for text in texts):
             _wrong(key, wanted)
-        first, floor = (int(text, 16) for text in texts)
+        first, floor = map(_firmware, texts)
         if first >= floor:
             _wrong(key, "a floor that is higher than its first version")
         floors.append(FirmwareFloor(floor, first))

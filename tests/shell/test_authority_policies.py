@@ -219,9 +219,7 @@ async def test_warn_lets_pass_what_enforce_refuses_and_both_hold_at_once(tmp_pat
         assert (await alice.heard(PeerDown)).reason is Reason.SOFTWARE_MISMATCH
 
 
-async def test_from_off_to_enforce_and_from_prefer_to_require_nodes_that_do_not_meet_it_go_with_their_next_round(
-    tmp_path: Path,
-) -> None:
+async def test_from_off_to_enforce_whoever_meets_it_stays_and_whoever_does_not_goes_with_the_next_round(tmp_path: Path) -> None:
     async with pair(tmp_path) as (alice, bob):
         await alice.node.authority.policy('version = 2\nattestation = "off"\n')
         since = len(alice.all(PeerAttested))
@@ -232,8 +230,15 @@ async def test_from_off_to_enforce_and_from_prefer_to_require_nodes_that_do_not_
         since = len(alice.all(PeerAttested))
         await until(lambda: len(alice.all(PeerAttested)) > since + 1)
         assert alice.all(PeerDown) == []
-        await alice.node.authority.policy('version = 4\nattestation = "require"\n')
+        await alice.node.authority.policy(f'version = 4\nmanifests = ["{OTHER}"]\n')
         down = await alice.heard(PeerDown)
-        assert down.name == "bob"
-        lost = [event.reason for one in (alice, bob) for event in one.all(TrustLost)]
-        assert lost[0] is Reason.EVIDENCE_NOT_ACCEPTED
+        assert (down.name, down.reason) == ("bob", Reason.SOFTWARE_MISMATCH)
+
+
+@pytest.mark.parametrize("text", ['attestation = "require"', "minimum_level = 2", "[roles.operator]\nlevel = 2"])
+async def test_a_policy_that_would_shut_out_the_operators_own_node_is_not_ordered(tmp_path: Path, text: str) -> None:
+    async with opened(founded(tmp_path)) as alice:
+        with pytest.raises(UsageError, match="would shut out this node itself"):
+            await alice.node.authority.policy(f"version = 2\n{text}\n")
+        assert version_at(alice) == [1]
+        assert alice.node.seat.ledger.orders.held == {}

@@ -16,6 +16,8 @@ from overlay.core.certificate_profile import LeafFacts
 from overlay.core.certificate_request import build_request, verify_request
 from overlay.core.evidence import Prover
 from overlay.core.policy import Mode, Policy
+from overlay.core.policy_file import parse_policy_toml
+from overlay.core.policy_parts import FirmwareFloor
 from overlay.core.trust import VerifiedPeer
 from overlay.core.wire import sha256
 from overlay.errors import LocalProtocolError, OverlayError, Refused
@@ -57,6 +59,20 @@ def test_a_tpm_enrols_proves_itself_and_is_gone_when_its_measurements_drift(tpm:
     with pytest.raises(Refused) as refusal:
         appraiser.appraise(prover.prove([a_binding()])[0], a_binding(), peer, previous)
     assert refusal.value.reason is Reason.PCR_MISMATCH
+
+
+def test_a_tpm_says_in_its_quote_which_firmware_it_has_and_too_old_firmware_is_refused(tpm: Tpm) -> None:
+    ak = tpm.create_attestation_key()
+    peer, prover = enrol(tpm, ak), TpmProver(tpm=tpm, ak=ak, claims=tpm_claims())
+    text = f'version = 2\nfirmware_floors = [{{ floor = "{tpm.describe().firmware}" }}]'
+    own = parse_policy_toml(text).firmware_floors[0].floor
+    at_floor = replace(policy(bytes(32)), firmware_floors=(FirmwareFloor(own),))
+    above = replace(at_floor, firmware_floors=(FirmwareFloor(own + 1),))
+    assert own > 0
+    PolicyAppraiser(lambda: at_floor, wall_clock).appraise(prover.prove([a_binding()])[0], a_binding(), peer, None)
+    with pytest.raises(Refused) as refusal:
+        PolicyAppraiser(lambda: above, wall_clock).appraise(prover.prove([a_binding()])[0], a_binding(), peer, None)
+    assert refusal.value.reason is Reason.FIRMWARE
 
 
 def test_the_clock_goes_on_over_a_restart_and_an_old_state_is_noticed(tpm: Tpm, swtpm: Swtpm) -> None:

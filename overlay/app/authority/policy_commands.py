@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from attest.policy import accepted_kinds, check_level
 from overlay.app.authority.api import Report
 from overlay.app.authority.ordered_policies import check_ordered, orders_for
 from overlay.app.authority.seat import Seat
@@ -11,11 +12,13 @@ from overlay.core.authority.order_bodies import PolicyOrder
 from overlay.core.authority.order_payload import LIFE_MAX, Order
 from overlay.core.authority.order_rules import operators_needed
 from overlay.core.authority.orders import OPERATOR, sign_order
+from overlay.core.certificate_profile import LeafFacts
 from overlay.core.certificates import show_time
 from overlay.core.policy import Policy
 from overlay.core.policy_file import PolicyFile, parse_policy_file
 from overlay.core.wire import sha256
 from overlay.errors import NotAllowed, Refused, UsageError
+from overlay.registry import EvidenceKind, Reason
 
 ORDER_LIFE: Final = timedelta(days=1)
 
@@ -40,6 +43,7 @@ class PolicyCommands:
         if file.policy.version <= before.version:
             raise UsageError(f"version {before.version} is in force", hint=f"write `version = {before.version + 1}`, or higher")
         policy = self._with_grace(file, before, at)
+        _check_own(policy, identity.verified.certificate.facts)
         order = self._order(policy, at)
         needed = operators_needed(order, keeper.standing(), policy)
         fields = {"version": policy.version, "replaces": before.version, "operators_needed": needed, "counts": False}
@@ -78,6 +82,18 @@ class PolicyCommands:
             operator=own, number=max(ledger.orders.next_number(own), ledger.lowest_count), not_before=at,
             not_after=at + min(ORDER_LIFE, LIFE_MAX[body.kind]), body=body,
         )
+
+
+def _check_own(policy: Policy, own: LeafFacts) -> None:
+    """Raises UsageError for a policy that would shut out whoever orders it: nobody would hear of the next one."""
+    kind = EvidenceKind.TPM if own.ak_name is not None else EvidenceKind.SOFTWARE
+    try:
+        if kind not in accepted_kinds(policy):
+            raise Refused(Reason.EVIDENCE_NOT_ACCEPTED, f"{kind.name.lower()} evidence is not taken")
+        check_level(policy, own.level, own.roles)
+    except Refused as error:
+        hint = "order it on a node that meets it, so that the mesh still has an operator then"
+        raise UsageError(f"the policy would shut out this node itself: {error.detail}", hint=hint) from None
 
 
 def _grace_of(policy: Policy, at: datetime) -> str:

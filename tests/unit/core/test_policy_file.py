@@ -42,7 +42,7 @@ NEW_TOML = f"""
 version = 4
 ek_roots = ['''{PEM}{OTHER_PEM}''', '''{PEM}''']
 ek_tags = ["{"03" * 32}"]
-firmware_floors = [{{ floor = "0007003f00000000", first = "0007000000000000" }}, {{ floor = "9" }}]
+firmware_floors = [{{ floor = "0007003f00000000", first = "7.0.0.0" }}, {{ floor = "9" }}, {{ floor = "7.63.3320.52226" }}]
 missing_log = "warn"
 grace = "90m"
 
@@ -78,7 +78,9 @@ def test_a_policy_with_everything_in_toml() -> None:
         version=4,
         ek_roots=tuple(sorted((ROOT, make_mesh("other").root.der))),
         ek_tags=(bytes([3]) * 32,),
-        firmware_floors=(FirmwareFloor(9), FirmwareFloor(0x0007003F_00000000, 0x00070000_00000000)),
+        firmware_floors=(
+            FirmwareFloor(9), FirmwareFloor(0x0007003F_0CF8CC02), FirmwareFloor(0x0007003F_00000000, 0x00070000_00000000)
+        ),
         digest_rules=(DigestRule(4, allowed=(bytes(32),)), DigestRule(7, required=(bytes(32), bytes([1]) * 32))),
         file_rule=DigestRule(10, forbidden=(bytes([5]) * 32,)),
         missing_log=MissingLog.WARN,
