@@ -31,7 +31,9 @@ SHELLS = (
     "attest.tpm_handles",  # its commands
     "attest.tpm_sealing",  # its commands
     "attest.tpm_keys",  # the same device
+    "audit.commits",  # a database
     "audit.log",  # tasks
+    "audit.opening",  # a database
     "audit.store",  # a database
     "audit.verify",  # a database
 )
