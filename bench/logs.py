@@ -10,7 +10,7 @@ from pathlib import Path
 import nacl.bindings
 import trio
 
-from audit.verify import verify_store
+from audit.verifier import verify_store
 from bench.row import Row, row
 from overlay.app.local import LocalNode
 from overlay.store.state import AUDIT_STORE

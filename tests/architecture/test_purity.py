@@ -35,7 +35,9 @@ SHELLS = (
     "audit.log",  # tasks
     "audit.opening",  # a database
     "audit.store",  # a database
-    "audit.verify",  # a database
+    "audit.verifier",  # a database
+    "audit.witness_store",  # a database
+    "audit.witness_store",  # a database
 )
 IMPURE = {
     "asyncio", "logging", "os", "pathlib", "random", "secrets", "socket", "sqlite3", "subprocess", "threading", "time",

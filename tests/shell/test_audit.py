@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from audit.verify import Report, verify_store
+from audit.verifier import Report, verify_store
 from overlay.app.local import LocalNode
 from overlay.errors import CheckFailed
 from overlay.events import ChainRejected

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trio
 
-from audit.verify import verify_store
+from audit.verifier import verify_store
 from overlay.app.authority.recovery_at_rest import propose_at_rest, submit_at_rest
 from overlay.app.authority.recovery_proposals import Proposer, make
 from overlay.app.cli.recovery_keys import KeyMaker

@@ -11,7 +11,7 @@ import trio
 from audit.bodies import LogOpen
 from audit.entry import Entry
 from audit.store import AuditStore
-from audit.verify import verify_store
+from audit.verifier import verify_store
 from overlay.app.api import EntryReceipt
 from overlay.app.backup import make_backup, read_moment
 from overlay.app.restore import restore_backup

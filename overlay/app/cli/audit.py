@@ -9,7 +9,7 @@ import click
 
 from audit.bodies import describe
 from audit.store import AuditStore
-from audit.verify import LogReport, verify_store
+from audit.verifier import LogReport, verify_store
 from overlay.app import wire_json as wire
 from overlay.app.api import EntryReceipt, EntryView
 from overlay.app.cli.common import Invocation, run, standard_options

@@ -15,7 +15,7 @@ from audit.bodies import LogOpen, lifecycle
 from audit.entry import Entry
 from audit.log import AuditLog
 from audit.store import AuditStore
-from audit.verify import verify_store
+from audit.verifier import verify_store
 from overlay.core.mesh.reconcile import ItemsVerified, RangeWanted
 from overlay.errors import HostLacks, OverlayError, Refused, StateDamaged, UsageError
 from overlay.registry import EntryType, Reason

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from audit.bodies import Former, LogOpen
 from audit.store import AuditStore
-from audit.verify import LogReport, verify_store
+from audit.verifier import LogReport, verify_store
 from overlay.errors import CheckFailed, StateDamaged
 from overlay.registry import Reason
 from tests.unit.audit.audit_kit import Writer, append_of, edit, some_log, state_after, stored_logs
@@ -269,6 +269,6 @@ def test_any_damage_to_the_file_is_found_or_harmless(tmp_path_factory: pytest.Te
 
 
 def test_verifying_needs_no_node_network_tpm_or_trio() -> None:
-    look = "import sys, audit.verify; print({'trio', 'overlay.net', 'zeroconf', 'tpm2_pytss'} & set(sys.modules))"
+    look = "import sys, audit.verifier; print({'trio', 'overlay.net', 'zeroconf', 'tpm2_pytss'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, cwd=ROOT, check=True)
     assert found.stdout.strip() == "set()"

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from audit.checkpoint import Checkpoint
+from audit.kept import DropCheckpoints, KeptCheckpoint, with_lines
 from audit.notes import NoteSignature
 from audit.store import AuditStore
-from audit.verify import verify_store
+from audit.verifier import verify_store
 from audit.witness import Cosigned
-from audit.witness_store import DropCheckpoints, KeptCheckpoint, with_lines
 from overlay.core.merkle import Tree, root_of
 from overlay.errors import StateDamaged
 from tests.unit.audit.audit_kit import append_of, edit, some_log, state_after, stored_logs

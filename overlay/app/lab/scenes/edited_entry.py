@@ -5,7 +5,7 @@ from pathlib import Path
 
 import trio
 
-from audit.verify import Report, verify_store
+from audit.verifier import Report, verify_store
 from overlay.app.client import connect_local
 from overlay.app.lab.lab import Lab
 from overlay.app.lab.machine import Machine
