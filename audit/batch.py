@@ -5,13 +5,15 @@ or a peer holds a newer copy of it), the next incarnation begins within the batc
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
 from audit.author import LogSigner, OwnLog, former_of
 from audit.bodies import Former
-from audit.chain import Append, Extension
+from audit.chain import Append, ChainState, Extension
 from audit.entry import Entry
+from audit.kept import Record
 from overlay.core.certificates import Root
 from overlay.errors import Refused
 from overlay.registry import Reason
@@ -20,14 +22,18 @@ CLOCK_WENT_BACK: Final = "clock went back"
 NEWER_COPY: Final = "newer copy elsewhere"
 DAMAGED: Final = "damaged"
 RESTORED: Final = "restored"
+UNCONFIRMED: Final = "unconfirmed"  # too few witnesses could be asked whether this is the newest copy
 
 
 class Batch:
     """Where our log would stand after what was asked for so far, and what has to be written for that."""
 
-    def __init__(self, own: OwnLog, at: datetime) -> None:
+    def __init__(self, own: OwnLog, at: datetime, *, waits: bool = False) -> None:
+        """`waits`: it is not known yet whether ours is the newest copy of our log, and nothing of ours is written."""
         self.own = own
+        self.records: list[Record] = []
         self._at = at
+        self._waits = waits
         self._appends: list[Append] = []
         self._new: tuple[Entry, ...] = ()
 
@@ -63,6 +69,18 @@ class Batch:
             self._begin_next(signer, former_of(self.own.state, CLOCK_WENT_BACK))
         return self._new[-1:]
 
+    def keep(self, record: Record) -> tuple[Entry, ...]:
+        """What is known of a checkpoint, or has been cosigned."""
+        self.records.append(record)
+        return ()
+
+    def begin_next(self, signer: LogSigner, former: Former, k: int) -> tuple[Entry, ...]:
+        """The next incarnation of our log. Raises as `OwnLog.begin`."""
+        own, entry = OwnLog.begin(self.own.root, signer, self._at, k, former)
+        self._close()
+        self._keep(own, entry)
+        return (entry,)
+
     def add(self, extension: Extension) -> tuple[Entry, ...]:
         """Entries that came from a peer. Those of our own open log show that a newer copy of it exists: we leave it.
 
@@ -73,12 +91,21 @@ class Batch:
         if state.log_id == self.own.state.log_id:
             if state.size - len(entries) != self.own.state.size:
                 raise Refused(Reason.CHAIN_BROKEN, "our log has moved on since these entries were checked")
+            if self._waits:
+                return self._catch_up(state, entries)
             own, entry = self._next(self.own.signer, former_of(state, NEWER_COPY))
             self._close()
             self._appends.append(Append(state=state, entries=entries))
             self._keep(own, entry)
         else:
             self._appends.append(Append(state=state, entries=entries))
+        return entries
+
+    def _catch_up(self, state: ChainState, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        """Entries of our open log that we do not have any more: what comes next follows them, or names them as the end."""
+        self._close()
+        self._appends.append(Append(state=state, entries=entries))
+        self.own = replace(self.own, state=state)
         return entries
 
     def finish(self) -> list[Append]:

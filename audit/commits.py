@@ -27,6 +27,7 @@ class Job:
 
     work: Work
     tell: Callable[[], None]
+    ours: bool = True  # an entry of our own: it waits until it is known where our log stands
     entries: tuple[Entry, ...] = ()
     error: OverlayError | None = None
 
@@ -42,6 +43,7 @@ class Commits:
 
     def __init__(self, store: AuditStore, own: OwnLog, at: Callable[[], datetime]) -> None:
         self.own = own
+        self.waits = False  # whether it is not known yet that ours is the newest copy of our log
         self.warning = ""
         self._store = store
         self._at = at
@@ -54,15 +56,15 @@ class Commits:
         Raises:
             StateDamaged, HostLacks, OverlayError: see `AuditStore.append_many`.
         """
-        batch = Batch(self.own, self._at())
+        batch = Batch(self.own, self._at(), waits=self.waits)
         for job in jobs:
             try:
                 job.entries = job.work(batch)
             except OverlayError as error:
                 job.error = error
         appends = batch.finish()
-        if appends:
-            self._store.append_many(appends)
+        if appends or batch.records:
+            self._store.append_many(appends, batch.records)
         return batch, appends
 
     def settle(self, batch: Batch) -> None:

@@ -5,19 +5,24 @@ move.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import trio
 
-from audit.author import LogSigner
+from audit.author import LogSigner, former_of
+from audit.batch import Batch
 from audit.bodies import application
 from audit.chain import Append, ChainState
 from audit.commits import BATCH_MAX, Commits, Job, Work, fail
 from audit.entry import Entry
+from audit.kept import Record
 from audit.opening import Opened, open_store
+from audit.store import AuditStore
+from audit.witness_sets import sets_of
 from overlay.core.certificates import Root
 from overlay.core.keys import NodeId
 from overlay.core.limits import ITEMS_MAX, WANT_ITEMS
@@ -27,6 +32,7 @@ from overlay.registry import ChainKind, EntryType, Reason
 
 READ_BYTES: Final = ITEMS_MAX // 2  # of one answer to a peer
 
+Answer = TypeVar("Answer")
 Listener = Callable[[tuple[Entry, ...]], None]
 
 
@@ -40,8 +46,10 @@ class AuditLog:
     def __init__(self, opened: Opened, at: Callable[[], datetime]) -> None:
         self.replica = opened.replica
         self.damaged = opened.damaged  # logs that are kept as they are, and neither continued nor given to others
+        self.sets = sets_of(opened.store.with_witnesses())
         self._store = opened.store
         self._commits = Commits(opened.store, opened.own, at)
+        self._commits.waits = opened.waits
         self._jobs: list[Job] = []
         self._wake = trio.Event()
         self._closed = False
@@ -55,18 +63,22 @@ class AuditLog:
 
     @classmethod
     async def open(
-        cls, path: Path, *, root: Root, signer: LogSigner, at: Callable[[], datetime], lowest_k: int = 0
+        cls, path: Path, *, root: Root, signer: LogSigner, at: Callable[[], datetime], lowest_k: int = 0,
+        ask: bool = False,
     ) -> Self:
         """Open the store, and go on with our log or begin its next incarnation; the opening is durable on return.
 
-        `lowest_k`: no earlier incarnation goes on; for a node that was restored, whose logs went on without it.
+        Args:
+            lowest_k: no earlier incarnation goes on; for a node that was restored, whose logs went on without it.
+            ask: a log that has witnesses does not go on (`waits`) until `go_on` or `begin_next` was called.
 
         Raises:
             StateDamaged: the file is not a store, or cannot be read or written.
             HostLacks: the disk is full.
             Refused: our credentials do not hold.
         """
-        return cls(await trio.to_thread.run_sync(open_store, path, root, signer, at, lowest_k), at)
+        work = partial(open_store, path, root, signer, at, lowest_k, ask=ask)
+        return cls(await trio.to_thread.run_sync(work), at)
 
     def close(self) -> None:
         """Close the store, once `run` has ended."""
@@ -93,6 +105,11 @@ class AuditLog:
     def warning(self) -> str:
         """Why nothing can be written; empty when all is well."""
         return self._commits.warning
+
+    @property
+    def waits(self) -> bool:
+        """Whether entries of ours wait until it is known that our copy of our log is the newest one."""
+        return self._commits.waits
 
     def listen(self, listener: Listener) -> None:
         """Tell this one of all entries that become durable, ours and others', in trio's thread; it must not block."""
@@ -124,13 +141,56 @@ class AuditLog:
         """Go on under other keys: the entry that says so is durable on return. Raises as `append`."""
         await self._do(lambda batch: batch.change_signer(signer))
 
+    async def keep(self, *records: Record) -> None:
+        """Make durable what is known of checkpoints, or was cosigned. Raises StateDamaged, HostLacks."""
+
+        def work(batch: Batch) -> tuple[Entry, ...]:
+            for record in records:
+                batch.keep(record)
+            return ()
+
+        await self._do(work, ours=False)
+
+    async def go_on(self) -> None:
+        """Ours is the newest copy of our log: write on. Raises as `append`."""
+        signer = self._commits.own.signer
+        await self._do(lambda batch: batch.change_signer(signer), ours=False)
+        self._let_go()
+
+    async def begin_next(self, reason: str, checkpoint: bytes | None = None) -> None:
+        """Leave our log for its next incarnation, which names the newest one of ours that is held here.
+
+        Args:
+            checkpoint: the newest one of the log that is left, as its witnesses have shown it.
+
+        Raises:
+            As `append`.
+        """
+
+        def work(batch: Batch) -> tuple[Entry, ...]:
+            own = batch.own.state
+            newest = max((own, *self.replica.logs_of(own.node_id)), key=lambda state: state.k)
+            former = replace(former_of(own if newest.k == own.k else newest, reason), checkpoint=checkpoint)
+            return batch.begin_next(batch.own.signer, former, newest.k + 1)
+
+        await self._do(work, ours=False)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._commits.waits = False
+        self._wake.set()
+
+    async def read_store(self, read: Callable[[AuditStore], Answer]) -> Answer:
+        """Read in the thread that reads, one at a time."""
+        return await trio.to_thread.run_sync(read, self._store, limiter=self._reading)
+
     async def store(self, items: ItemsVerified) -> None:
         """Make others' entries durable and tell the machine. A disk that does not take them is in `warning`."""
         extension = self.replica.checked(items.log_id, items.start, len(items.items))
         try:
             if extension is None:
                 raise Refused(Reason.CHAIN_BROKEN, "the log has moved on since these entries were checked")
-            await self._do(lambda batch: batch.add(extension))
+            await self._do(lambda batch: batch.add(extension), ours=False)
         except OverlayError:
             self.replica.dropped(items.log_id)
             self.machine.dropped(items.log_id, trio.current_time())
@@ -145,21 +205,27 @@ class AuditLog:
         """Write what is asked for, until cancelled; what waits then, and what comes later, is refused."""
         try:
             while True:
-                while not self._jobs:
+                while not (jobs := self._take_jobs()):
                     self._wake = trio.Event()
                     await self._wake.wait()
-                jobs, self._jobs = self._jobs[:BATCH_MAX], self._jobs[BATCH_MAX:]
                 await self._run_batch(jobs)
         finally:
             self._closed = True
             jobs, self._jobs = self._jobs, []
             fail(jobs, OverlayError("the audit log is closed"))
 
-    async def _do(self, work: Work) -> tuple[Entry, ...]:
+    def _take_jobs(self) -> list[Job]:
+        """The next ones, in order; ours wait while it is not known where our log stands."""
+        ready = [job for job in self._jobs if not (job.ours and self.waits)] if self.waits else self._jobs
+        jobs = ready[:BATCH_MAX]
+        self._jobs = [job for job in self._jobs if job not in jobs] if self.waits else self._jobs[BATCH_MAX:]
+        return jobs
+
+    async def _do(self, work: Work, *, ours: bool = True) -> tuple[Entry, ...]:
         if self._closed:
             raise OverlayError("the audit log is closed")
         done = trio.Event()
-        job = Job(work, done.set)
+        job = Job(work, done.set, ours)
         self._jobs.append(job)
         self._wake.set()
         await done.wait()
@@ -183,6 +249,7 @@ class AuditLog:
         """These entries are on the disk: everyone may know."""
         state, entries = append.state, append.entries
         self.replica.stored(state, entries)
+        self.sets.learn(entries)
         head = Head(state.node_id, state.size, state.root)
         if append.ours:
             self.machine.appended(state.log_id, head, [entry.raw for entry in entries])

@@ -18,9 +18,10 @@ from typing import Any, Final, Self
 
 from audit.chain import Append, ChainState, verify_key
 from audit.entry import Entry, UnverifiedEntry, parse_entry
+from audit.kept import KeptCheckpoint, Record
 from audit.witness import Cosigned
 from audit.witness_store import SCHEMA as WITNESS_SCHEMA
-from audit.witness_store import KeptCheckpoint, Record, read_checkpoints, read_cosigned, tree_below, write_record
+from audit.witness_store import read_checkpoints, read_cosigned, tree_below, write_record
 from overlay.core.certificates import Root
 from overlay.core.keys import NodeId
 from overlay.core.merkle import HASH_SIZE, Tree

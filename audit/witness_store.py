@@ -7,12 +7,11 @@ They are written in the transactions that write entries, on whose connection the
 """
 
 import sqlite3
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 from audit.checkpoint import Checkpoint, read_checkpoint
-from audit.notes import Note, NoteSignature, parse_note
+from audit.kept import DropCheckpoints, KeptCheckpoint, Record
+from audit.notes import parse_note
 from audit.witness import Cosigned
 from overlay.core.merkle import HASH_SIZE, Tree
 from overlay.errors import Refused, StateDamaged
@@ -27,30 +26,6 @@ CREATE TABLE cosigned (
     PRIMARY KEY (node_id, log_id)) WITHOUT ROWID;
 CREATE INDEX entries_with_witnesses ON entries (log, seq) WHERE type = {EntryType.WITNESSES:d};
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeptCheckpoint:
-    """A checkpoint that agrees with the log as it is held here, with the lines that are known."""
-
-    checkpoint: Checkpoint
-    tree: Tree  # of that size: its edge makes later proofs cheap
-    note: Note = field(repr=False)
-
-    @property
-    def key(self) -> tuple[bytes, int, bytes]:
-        """Which row."""
-        return self.checkpoint.log_id, self.checkpoint.size, self.checkpoint.root
-
-
-@dataclass(frozen=True, slots=True)
-class DropCheckpoints:
-    """These prove nothing that a later one does not."""
-
-    keys: tuple[tuple[bytes, int, bytes], ...]
-
-
-Record = KeptCheckpoint | Cosigned | DropCheckpoints
 
 
 def write_record(connection: sqlite3.Connection, record: Record) -> None:
@@ -121,16 +96,6 @@ def _kept(log_id: bytes, edge: bytes, raw: bytes) -> KeptCheckpoint | None:
         return None
     fits = one.log_id == log_id and tree.root == one.root
     return KeptCheckpoint(checkpoint=one, tree=tree, note=note) if fits else None
-
-
-def with_lines(note: Note, more: Sequence[Note]) -> Note:
-    """The note and all lines of the others under the same text, each signer's first one only."""
-    lines: dict[tuple[str, bytes], NoteSignature] = {}
-    for other in (note, *more):
-        if other.text == note.text:
-            lines = {(one.name, one.key_id): one for one in other.signatures} | lines
-    first = [lines.pop((one.name, one.key_id), one) for one in note.signatures]
-    return Note(note.text, (*first, *lines.values()))
 
 
 _COSIGNED_HINT: Final = (
