@@ -20,6 +20,7 @@ from overlay.registry import Label, Reason
 HINT_SIZE: Final = 8  # bytes: a wrong guess every 2^64, and only a wasted dial then
 VALUE_MAX: Final = 64  # bytes of one TXT value; ours have at most 13: our guess, so that nothing large is decoded
 FORMAT: Final = b"1"
+ANNOUNCED: Final = 2  # gate keys under which we announce: who was away during one revocation still recognises us
 
 
 def mesh_hint(gate_key: bytes, tag: bytes) -> bytes:
@@ -48,7 +49,15 @@ class Announcement:
     @classmethod
     def of(cls, facts: AnnouncementFacts) -> "Announcement":
         """What we announce, under the newest gate key."""
-        key = facts.gate_keys[0]
+        return cls._under(facts.gate_keys[0], facts)
+
+    @classmethod
+    def all_of(cls, facts: AnnouncementFacts) -> "tuple[Announcement, ...]":
+        """The same, and what we announce beside it under the key before, for who was away when there was another one."""
+        return tuple(cls._under(key, facts) for key in facts.gate_keys[:ANNOUNCED])
+
+    @classmethod
+    def _under(cls, key: bytes, facts: AnnouncementFacts) -> "Announcement":
         return cls(
             port=facts.port,
             tag=facts.tag,
@@ -83,9 +92,14 @@ class Announcement:
             node_hint=_bytes(_value(fields, b"n"), HINT_SIZE),
         )
 
+    def key_among(self, gate_keys: Iterable[bytes]) -> bytes | None:
+        """With which of these gate keys it was made; None for another mesh."""
+        fits = (key for key in gate_keys if hmac.compare_digest(self.mesh_hint, mesh_hint(key, self.tag)))
+        return next(fits, None)
+
     def matches_mesh(self, gate_keys: Iterable[bytes]) -> bool:
         """Whether it was made with one of these gate keys."""
-        return any(hmac.compare_digest(self.mesh_hint, mesh_hint(key, self.tag)) for key in gate_keys)
+        return self.key_among(gate_keys) is not None
 
     def recognise(self, gate_keys: Iterable[bytes], known: Iterable[NodeId]) -> NodeId | None:
         """Which of the known nodes says this; None for one we do not know, or for another mesh."""

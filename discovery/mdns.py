@@ -10,7 +10,7 @@ import ipaddress
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
@@ -55,16 +55,16 @@ class _Listener(zeroconf.ServiceListener):
 class ZeroconfStation:
     """A Station with python-zeroconf. Every method blocks, and raises OSError where multicast does not work."""
 
-    def __init__(self, announcement: Announcement | None, interface: Interface, heard: Callable[[str], None]) -> None:
+    def __init__(
+        self, announcements: Sequence[Announcement], interface: Interface, heard: Callable[[str], None]
+    ) -> None:
         """Open the sockets; raises OSError where multicast does not work. `heard` is called in zeroconf's threads.
 
-        Without an announcement it only listens.
+        Without announcements it only listens.
         """
-        instance = base32(secrets.token_bytes(INSTANCE_SIZE))  # of this start and interface: caches cannot mix them up
         self.interface = interface
-        self._name = f"{instance}.{SERVICE}"
-        self._server = f"{instance}.local."
-        self._announcement = announcement
+        # names of this start and interface, one for each announcement: caches cannot mix them up
+        self._said = {base32(secrets.token_bytes(INSTANCE_SIZE)): announcement for announcement in announcements}
         bindings = _bindings(interface)
         with _as_os_errors():
             self._zeroconf = zeroconf.Zeroconf(bindings, ip_version=_version(bindings), use_asyncio=False)
@@ -83,31 +83,31 @@ class ZeroconfStation:
             self._browser = zeroconf.ServiceBrowser(
                 self._zeroconf, SERVICE, listener=self._listener, question_type=question
             )
-            if self._announcement is not None:
-                self._zeroconf.register_service(self._service(self._announcement), cooperating_responders=True)
+            for service in self._services():
+                self._zeroconf.register_service(service, cooperating_responders=True)
 
     def follow(self, interface: Interface) -> None:
         """The interface's addresses changed, or were not ready before: 1 ms when nothing did, else 0.9 s."""
-        said = self._announcement if interface != self.interface else None
+        moved = interface != self.interface
         self.interface = interface
         assert self._zeroconf.loop is not None
         with _as_os_errors():
-            change = self._change(None if said is None else self._service(said))
+            change = self._change(self._services() if moved else [])
             asyncio.run_coroutine_threadsafe(change, self._zeroconf.loop).result(CHANGE_TIMEOUT)
         self._keep_to_interface()
 
-    async def _change(self, service: zeroconf.ServiceInfo | None) -> None:
+    async def _change(self, services: list[zeroconf.ServiceInfo]) -> None:
         """In zeroconf's loop. The records come first, or new sockets would announce the old addresses."""
         bindings = _bindings(self.interface)
-        if service is not None:
+        for service in services:
             self._zeroconf.registry.async_update(service)
         await self._zeroconf.async_update_interfaces(bindings, ip_version=_version(bindings))
-        if service is not None:
+        for service in services:
             await (await self._zeroconf.async_update_service(service))
 
     def resolve(self, name: str) -> Heard | None:
         """Ask for the records behind a name; None if they do not come in time, or are our own."""
-        if name == self._name:
+        if name.removesuffix(f".{SERVICE}") in self._said:
             return None
         timeout = int(RESOLVE_TIMEOUT * 1000)
         with _as_os_errors():
@@ -124,17 +124,20 @@ class ZeroconfStation:
                 self._browser.cancel()
             self._zeroconf.close()
 
-    def _service(self, announcement: Announcement) -> zeroconf.ServiceInfo:
-        return zeroconf.ServiceInfo(
-            SERVICE,
-            self._name,
-            port=announcement.port,
-            properties=announcement.to_txt(),
-            server=self._server,
-            addresses=[_packed(address) for address in self.interface.addresses],
-            host_ttl=TTL,
-            other_ttl=TTL,
-        )
+    def _services(self) -> list[zeroconf.ServiceInfo]:
+        return [
+            zeroconf.ServiceInfo(
+                SERVICE,
+                f"{instance}.{SERVICE}",
+                port=announcement.port,
+                properties=announcement.to_txt(),
+                server=f"{instance}.local.",
+                addresses=[_packed(address) for address in self.interface.addresses],
+                host_ttl=TTL,
+                other_ttl=TTL,
+            )
+            for instance, announcement in self._said.items()
+        ]
 
     def _keep_to_interface(self) -> None:
         """Linux gives a socket the groups of all sockets: it would hear, and answer, other interfaces (ip(7))."""
@@ -215,7 +218,7 @@ class MdnsFinder:
             HostLacks: no interface can do multicast at the start. Later the finder waits for one to come back.
         """
         async with trio.open_nursery() as nursery:
-            open_station = partial(ZeroconfStation, Announcement.of(announcement) if self._announce else None)
+            open_station = partial(ZeroconfStation, Announcement.all_of(announcement) if self._announce else ())
             search = Search(announcement, found, open_station=open_station, nursery=nursery)
             try:
                 works = await search.follow(await self._usable())

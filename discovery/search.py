@@ -18,7 +18,7 @@ from overlay.errors import Refused
 
 RESOLVES_MAX: Final = 8  # names asked for at once
 WAITING_MAX: Final = 256  # names heard and not yet asked for; more are dropped, and heard again later
-NAMES_MAX: Final = 8  # names that one start may have: one per interface that we share with it
+NAMES_MAX: Final = 16  # names that one start may have: two per interface that we share with it
 TAGS_MAX: Final = 1024  # starts remembered: five times the largest full mesh
 ADDRESSES_MAX: Final = 16  # of one candidate
 CLOSE_TIMEOUT: Final = 1.0  # seconds for goodbyes, which take 0.25
@@ -65,6 +65,7 @@ class Sightings:
 
     def __init__(self) -> None:
         self._by_tag: dict[bytes, dict[Source, tuple[Address, ...]]] = {}
+        self._places: dict[bytes, int] = {}  # of the newest gate key with which each start was recognised
 
     def add(self, tag: bytes, source: Source, addresses: tuple[Address, ...]) -> tuple[Address, ...]:
         """All addresses of this start so far, with these of this source instead of its earlier ones; best first."""
@@ -73,8 +74,17 @@ class Sightings:
             names = names | {source: addresses}
         others = {known: kept for known, kept in self._by_tag.items() if known != tag}
         self._by_tag = dict(list(others.items())[-(TAGS_MAX - 1) :]) | {tag: names}
+        self._places = {known: place for known, place in self._places.items() if known in self._by_tag}
         known = dict.fromkeys(address for found in names.values() for address in found)
         return tuple(sorted(known, key=lambda address: rank(address[0]))[:ADDRESSES_MAX])
+
+
+    def newest_key(self, tag: bytes, key: bytes | None, gate_keys: tuple[bytes, ...]) -> bytes | None:
+        """The newest gate key that this start has ever shown to know; it announces under two."""
+        if key is None:
+            return None
+        place = self._places[tag] = min(gate_keys.index(key), self._places.get(tag, len(gate_keys)))
+        return gate_keys[place]
 
 
 class Search:
@@ -156,12 +166,14 @@ class Search:
         said = Announcement.from_txt(heard.txt)
         if said.tag == self._facts.tag:
             return
-        addresses = tuple((host, said.port) for host in heard.hosts)
+        gate_keys = self._facts.gate_keys
+        key = said.key_among(gate_keys)
         candidate = Candidate(
-            addresses=self._sightings.add(said.tag, source, addresses),
+            addresses=self._sightings.add(said.tag, source, tuple((host, said.port) for host in heard.hosts)),
             tag=said.tag,
-            node_id=said.recognise(self._facts.gate_keys, self._facts.known()),
-            ours=said.matches_mesh(self._facts.gate_keys),
+            node_id=said.recognise(gate_keys, self._facts.known()),
+            gate_key=self._sightings.newest_key(said.tag, key, gate_keys),
+            ours=key is not None,
             source="mdns",
         )
         self._found(candidate)

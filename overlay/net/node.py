@@ -284,12 +284,13 @@ class Node:
 
     # --- what the pool asks and tells (PoolOwner) -----------------------------------------------------------------------
 
-    def make_session(self, role: Role, tag: bytes) -> Session:
-        """A session for a new connection."""
+    def make_session(self, role: Role, tag: bytes, gate_key: bytes | None = None) -> Session:
+        """A session for a new connection; who was away when the gate key changed is knocked at with the one that it knows."""
         parts = self.parts
+        keys = (gate_key, *parts.gate_keys) if gate_key is not None and gate_key in parts.gate_keys else parts.gate_keys
         context = HandshakeContext(
             identity=self.identity, trust=parts.trust, calendar=parts.calendar, chance=parts.chance,
-            gate_keys=parts.gate_keys, tag=tag if role is Role.OPENER else parts.tag, seen=self._seen_hellos,
+            gate_keys=keys, tag=tag if role is Role.OPENER else parts.tag, seen=self._seen_hellos,
         )
         config = SessionConfig(
             handshake=context, appraiser=parts.appraiser, evidence_kind=self._attester.prover.kind,

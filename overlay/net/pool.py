@@ -26,8 +26,8 @@ from overlay.registry import Reason, Role
 class PoolOwner(Protocol):
     """What the pool tells the node. All are called at once, in the order of events, and must not block."""
 
-    def make_session(self, role: Role, tag: bytes) -> Session:
-        """A session for a new connection; `tag` is the responder's."""
+    def make_session(self, role: Role, tag: bytes, gate_key: bytes | None = None) -> Session:
+        """A session for a new connection; `tag` is the responder's, and so is `gate_key`, where we know which it has."""
         ...
 
     def link_event(self, link: Link, event: Event) -> None:
@@ -130,8 +130,10 @@ class Pool:
             if held == place:
                 link.refuse(Reason.BUSY, "gave way to a newer connection before it was open")
 
-    def _make(self, stream: trio.SocketStream, role: Role, tag: bytes, address: Address) -> Link:
-        session = self._owner.make_session(role, tag)
+    def _make(
+        self, stream: trio.SocketStream, role: Role, tag: bytes, address: Address, gate_key: bytes | None = None
+    ) -> Link:
+        session = self._owner.make_session(role, tag, gate_key)
         link = Link(stream, session, owner=self._on_event, address=f"{address[0]} {address[1]}")
         self._all.add(link)
         return link
@@ -204,7 +206,7 @@ class Pool:
                 return None
             address, stream = connected
             target.misses.pop(address, None)
-            link = self._make(stream, Role.OPENER, candidate.tag, address)
+            link = self._make(stream, Role.OPENER, candidate.tag, address, candidate.gate_key)
             self._dialled[link] = target
             settled = self._settled[link] = trio.Event()
             self._nursery.start_soon(self._carry, link)

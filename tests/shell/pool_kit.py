@@ -88,7 +88,7 @@ class Owner:
 
     # --- PoolOwner
 
-    def make_session(self, role: Role, tag: bytes) -> Session:
+    def make_session(self, role: Role, tag: bytes, gate_key: bytes | None = None) -> Session:
         handshake = HandshakeContext(
             identity=local(self.member), trust=lambda: LAB.trust, calendar=lambda: LAB.at, chance=SystemChance(),
             gate_keys=(GATE,), tag=tag, seen=SeenEphemerals(),

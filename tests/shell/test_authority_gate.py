@@ -1,13 +1,20 @@
 """After a revocation there is another gate key: all use it, nobody loses anybody, and it outlives a restart."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
+from overlay.app.authority.joining import join_mesh
+from overlay.app.config import Config
 from overlay.core.gate_keys import _CARRIED, GATE_KEY_MAX
+from overlay.core.mesh.found import Candidate
 from overlay.core.trust_update import TrustUpdate
 from overlay.core.wire import make_map, open_map
 from overlay.events import PeerDown
 from overlay.registry import FrameType, Reason
-from tests.shell.authority_kit import Running, admitted, founded, join, linked, met, opened, token_of, until
+from overlay.store.state import PEERS, StateFolder
+from tests.shell.authority_kit import PATIENCE, Running, admitted, founded, join, linked, met, opened, token_of, until
 
 
 def number(one: Running) -> int:
@@ -48,6 +55,60 @@ async def test_a_node_that_was_away_comes_back_with_the_old_key_and_learns_the_n
             assert number(bob) == 1
             await met(alice, bob)
             await until(lambda: number(bob) == 2)
+
+
+@asynccontextmanager
+async def on_the_air(path: Path) -> AsyncIterator[Running]:
+    """A node that finds others by multicast on loopback, and knows no address."""
+    with StateFolder.open(path, exclusive=True) as folder:
+        folder.remove(PEERS)
+    async with opened(path, mdns=True, interfaces=("lo",), include_loopback=True) as one:
+        yield one
+
+
+async def test_a_node_that_was_away_is_found_by_multicast_alone_and_learns_the_new_key(tmp_path: Path) -> None:
+    path = founded(tmp_path)
+    bobs, carols = admitted(path, "bob"), admitted(path, "carol")
+    async with linked(path, bobs, carols):
+        pass
+    async with opened(path) as alice:
+        await alice.node.authority.revoke(["carol"])
+        assert number(alice) == 2
+    async with on_the_air(path) as alice, on_the_air(bobs) as bob:
+        assert (number(alice), number(bob)) == (2, 1)
+        await met(alice, bob)
+        await until(lambda: number(bob) == 2)
+
+
+async def test_who_announces_under_an_old_key_is_knocked_at_with_it(tmp_path: Path) -> None:
+    path = founded(tmp_path)
+    bobs, carols = admitted(path, "bob"), admitted(path, "carol")
+    async with linked(path, bobs, carols):
+        pass
+    async with opened(path) as alice, opened(bobs) as bob:
+        old = key(bob)
+        await alice.node.authority.revoke(["carol"])
+        assert number(alice) == 2
+        candidate = Candidate(
+            addresses=(("127.0.0.1", bob.node.port),), tag=bytes(8), node_id=bob.node.node_id, gate_key=old, ours=True,
+            source="test",
+        )  # fmt: skip
+        alice.node.engine.pool.found(candidate)
+        await met(alice, bob)
+        await until(lambda: number(bob) == 2)
+
+
+async def test_a_token_of_before_still_works_by_multicast_alone(tmp_path: Path) -> None:
+    path = founded(tmp_path)
+    async with linked(path, admitted(path, "bob")) as (alice, _bob):
+        token = replace(await token_of(alice), addresses=())
+        await alice.node.authority.revoke(["bob"])
+        assert number(alice) == 2
+    config = Config(evidence="software", interfaces=("lo",), include_loopback=True)
+    async with on_the_air(path):
+        with StateFolder.create(tmp_path / "dave") as folder:
+            certificate = await join_mesh(folder, token, config, None, name="dave", patience=PATIENCE)
+    assert certificate.name == "dave"
 
 
 async def test_a_token_of_before_still_works(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ class AnnouncementFacts:
     port: int
     tag: bytes  # 8 bytes, random per start; names this start and no node
     node_id: NodeId
-    gate_keys: tuple[bytes, ...] = field(repr=False)  # newest first; the first one is announced, all are recognised
+    gate_keys: tuple[bytes, ...] = field(repr=False)  # newest first; two are announced, all are recognised
     known: Callable[[], Iterable[NodeId]]  # ids from the peer book, asked again for every announcement
 
     def __post_init__(self) -> None:
@@ -37,5 +37,6 @@ class Candidate:
     addresses: tuple[Address, ...]  # best first
     tag: bytes = bytes(TAG_SIZE)  # of the responder, for the gate; zeros when it is not known
     node_id: NodeId | None = None  # recognised with the gate key, or remembered; None for a stranger
+    gate_key: bytes | None = field(default=None, repr=False)  # with which it was recognised: it knows that one
     ours: bool = False  # the hint of our mesh fits, or the user says so (a seed); never proven
     source: str  # "mdns", "static", "book"

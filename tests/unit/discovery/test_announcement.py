@@ -87,6 +87,14 @@ def test_the_older_gate_key_is_recognised_and_the_newest_announced() -> None:
     assert Announcement.of(facts()).recognise([OTHER_KEY, KEY], [ALICE]) == ALICE
 
 
+def test_the_two_newest_gate_keys_are_announced_and_no_more() -> None:
+    newest, before = Announcement.all_of(facts(keys=(OTHER_KEY, KEY, b"oldest key of the mesh, 32 bytes")))
+    assert (newest.key_among([KEY, OTHER_KEY]), before.key_among([KEY, OTHER_KEY])) == (OTHER_KEY, KEY)
+    assert (newest.tag, newest.port) == (before.tag, before.port)
+    assert len(Announcement.all_of(facts())) == 1
+    assert newest.key_among([KEY]) is None
+
+
 def test_unknown_keys_are_skipped_and_letter_case_of_keys_does_not_matter() -> None:
     txt = {key.upper(): value for key, value in wire(Announcement.of(facts())).items()} | {b"x": b"y", b"flag": None}
     assert Announcement.from_txt(txt) == Announcement.of(facts())

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import trio
 import trio.testing
@@ -14,7 +15,7 @@ from overlay.core.keys import NodeId
 from overlay.core.mesh.found import AnnouncementFacts, Candidate
 
 ALICE, BOB = NodeId(b"A" * 32), NodeId(b"B" * 32)
-KEY = b"k" * 32
+KEY, NEWER, OLDER = b"k" * 32, b"n" * 32, b"o" * 32
 ETH, WLAN = Interface("eth0", 2, ("10.0.0.1",)), Interface("wlan0", 3, ("10.1.0.1",))
 
 
@@ -23,7 +24,11 @@ def facts(node_id: NodeId, tag: bytes, port: int = 4711) -> AnnouncementFacts:
 
 
 def heard(said: AnnouncementFacts) -> Heard:
-    txt = Announcement.of(said).to_txt()
+    return heard_of(Announcement.of(said))
+
+
+def heard_of(announcement: Announcement) -> Heard:
+    txt = announcement.to_txt()
     return Heard({key.encode(): value.encode() for key, value in txt.items()}, ("10.0.0.9",))
 
 
@@ -83,11 +88,12 @@ class Listening:
 
 
 @asynccontextmanager
-async def listening() -> AsyncIterator[Listening]:
+async def listening(gate_keys: tuple[bytes, ...] = (KEY,)) -> AsyncIterator[Listening]:
     air = Air()
     send, receive = trio.open_memory_channel[Candidate](100)
     async with trio.open_nursery() as nursery:
-        search = Search(facts(ALICE, b"alicetag"), send.send_nowait, open_station=air.open, nursery=nursery)
+        own = replace(facts(ALICE, b"alicetag"), gate_keys=gate_keys)
+        search = Search(own, send.send_nowait, open_station=air.open, nursery=nursery)
         yield Listening(air, search, receive)
         await search.close()
         nursery.cancel_scope.cancel()
@@ -99,8 +105,21 @@ async def test_an_announcement_of_a_known_node_becomes_a_candidate() -> None:
         assert await here.search.follow((ETH,))
         here.air.speak["eth0"]("bob")
         assert await here.next() == Candidate(
-            addresses=(("10.0.0.9", 99),), tag=b"bobs tag", node_id=BOB, ours=True, source="mdns"
+            addresses=(("10.0.0.9", 99),), tag=b"bobs tag", node_id=BOB, gate_key=KEY, ours=True, source="mdns"
         )
+
+
+async def test_who_announces_under_two_gate_keys_is_one_candidate_that_knows_the_newer_one() -> None:
+    async with listening(gate_keys=(NEWER, KEY, OLDER)) as here:
+        said = replace(facts(BOB, b"bobs tag"), gate_keys=(KEY, OLDER))
+        newest, before = (heard_of(one) for one in Announcement.all_of(said))
+        here.air.names = {"bob": before, "bob too": newest, "bob again": before}
+        await here.search.follow((ETH,))
+        keys = []
+        for name in here.air.names:
+            here.air.speak["eth0"](name)
+            keys.append((await here.next()).gate_key)
+        assert keys == [OLDER, KEY, KEY]
 
 
 async def test_our_own_announcement_and_nonsense_are_not_candidates() -> None:
