@@ -20,7 +20,7 @@ from overlay.errors import NotAllowed, Refused, UsageError
 from overlay.events import PeerAttested, PeerDown, PolicyChanged, TrustLost
 from overlay.registry import EntryType, Reason
 from overlay.testing import mesh
-from tests.shell.authority_kit import Running, admitted, founded, linked, opened, order_of, signed_by, until
+from tests.shell.authority_kit import Running, admitted, founded, linked, opened, order_of, parted, signed_by, until
 
 STRICTER = 'version = 2\nmode = "warn"\nmanifests = ["' + "11" * 32 + '"]\n'
 HARD = 'version = 3\nmode = "enforce"\nmanifests = ["' + "11" * 32 + '"]\n'
@@ -242,3 +242,31 @@ async def test_a_policy_that_would_shut_out_the_operators_own_node_is_not_ordere
             await alice.node.authority.policy(f"version = 2\n{text}\n")
         assert version_at(alice) == [1]
         assert alice.node.seat.ledger.orders.held == {}
+
+
+async def test_nodes_that_a_policy_has_parted_hear_of_the_next_one_and_come_back(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (alice, bob):
+        await alice.node.authority.policy('version = 2\nmode = "enforce"\nmanifests = ["' + OTHER + '"]\n')
+        await until(lambda: version_at(alice, bob) == [2, 2])
+        await parted(alice.node, "bob")
+        await parted(bob.node, "alice")
+        await alice.node.authority.policy('version = 3\nmode = "learn"\n')
+        await until(lambda: version_at(alice, bob) == [3, 3], 45)
+        with trio.fail_after(45):
+            await alice.node.wait_peer("bob")
+
+
+async def test_a_node_that_was_off_while_the_policy_changed_hears_of_it_though_each_refuses_the_other(tmp_path: Path) -> None:
+    founder, member = founded(tmp_path), admitted(tmp_path / "alice", "bob")
+    async with opened(founder, attest_every=1.0) as alice:
+        async with opened(member, alice, attest_every=1.0) as bob:
+            with trio.fail_after(15):
+                await alice.node.wait_members(2)
+            await alice.node.authority.policy('version = 2\nmode = "enforce"\nmanifests = ["' + OTHER + '"]\n')
+            await until(lambda: version_at(alice, bob) == [2, 2])
+        await alice.node.authority.policy('version = 3\nmode = "learn"\n')
+        async with opened(member, alice, attest_every=1.0) as bob:
+            assert version_at(alice, bob) == [3, 2]
+            await until(lambda: version_at(alice, bob) == [3, 3], 45)
+            with trio.fail_after(45):
+                await alice.node.wait_peer("bob")

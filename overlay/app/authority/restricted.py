@@ -109,7 +109,7 @@ class Restricted:
         await self._talk(link, ready.peer)
 
     async def run(self, needed: Callable[[], bool]) -> None:
-        """Dial everybody whose link is missing, for as long as our own certificate is over."""
+        """Dial everybody whose link is missing, whenever that is needed: our own certificate is over, or policies differ."""
         while True:
             if needed():
                 for address in self._worth_dialling():

@@ -25,6 +25,7 @@ from overlay.app.authority.refreshing import Refreshing
 from overlay.app.authority.renewing import METHOD, RenewalPorts, Renewing
 from overlay.app.authority.restricted import Restricted
 from overlay.app.authority.shares import Shares
+from overlay.app.authority.shut_out import ShutOut
 from overlay.app.authority.signing import Surroundings
 from overlay.app.authority.succeeding import CeremonyPorts
 from overlay.app.authority.upkeep import Upkeep
@@ -267,7 +268,11 @@ class Seat:
             nursery.start_soon(self._renewing.run)
             nursery.start_soon(self._ceremonies.run)
             nursery.start_soon(self._recovering.run)
-            nursery.start_soon(restricted.run, lambda: self._is_over and engine.kept_out_until is None)
+            shut_out = ShutOut(trio.current_time, lambda node: any(str(one) == node for one in engine.linked_ids()))
+            engine.observe(shut_out.observe)
+            nursery.start_soon(
+                restricted.run, lambda: engine.kept_out_until is None and (self._is_over or shut_out.is_time())
+            )
             nursery.start_soon(quarantine.run)
             nursery.start_soon(upkeep.run)
             nursery.start_soon(refreshing.run)
