@@ -278,6 +278,18 @@ class ChainKind(IntEnum):
 
 
 @unique
+class ForkKind(IntEnum):
+    """Field 1 of a fork proof: what contradicts what."""
+
+    ENTRIES = 1
+    OPENINGS = 2
+    HEADS = 3
+    LEAVES = 4
+    ENTRY_AND_LEAF = 5
+    TRUNCATION = 6  # reserved
+
+
+@unique
 class Reason(IntEnum):
     """Why something was refused or a link ended: closed, in the logs of both sides, never text to search in."""
 
@@ -347,6 +359,7 @@ class Reason(IntEnum):
     NOT_IN_FORCE = 98  # an entry outside the life of its endorsement
     QUOTA = 99
     FORKED = 100
+    BAD_FORK_PROOF = 101
     BAD_ORDER = 112
     NOT_ALLOWED = 113  # whoever asked may not
     BAD_TOKEN = 114
