@@ -13,12 +13,14 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Self
 
 from audit.chain import Append, ChainState, verify_key
 from audit.entry import Entry, UnverifiedEntry, parse_entry
 from audit.kept import KeptCheckpoint, Record
+from audit.query import Query
 from audit.witness import Cosigned
 from audit.witness_store import SCHEMA as WITNESS_SCHEMA
 from audit.witness_store import read_checkpoints, read_cosigned, tree_below, write_record
@@ -274,12 +276,19 @@ class AuditStore:
 
     def newest(self, *, node_id: NodeId | None = None, last: int | None = None) -> list[Entry]:
         """Entries as they were verified when they came, oldest first by their authors' time; the last so many."""
-        where = "" if node_id is None else "WHERE log IN (SELECT number FROM logs WHERE node_id = ?)"
-        rows = self._fetch(
-            f"SELECT raw FROM entries {where} ORDER BY hlc DESC, log DESC, seq DESC LIMIT ?",  # noqa: S608 - constants
-            (*(() if node_id is None else (bytes(node_id),)), -1 if last is None else last),
-        )
-        return _readable(raw for (raw,) in reversed(rows))
+        return self.select(Query(node_id=node_id, last=last))
+
+    def select(self, query: Query) -> list[Entry]:
+        """Entries as they were verified when they came, oldest first by their authors' time."""
+        where, values = query.where()
+        limit = -1 if query.last is None or query.needs_bodies else query.last
+        order = "ORDER BY hlc DESC, log DESC, seq DESC LIMIT ?"
+        with _errors(self._path):
+            rows = self._reader.execute(f"SELECT raw FROM entries WHERE {where} {order}", (*values, limit))  # noqa: S608
+            readable = (entry for entry in _readable(raw for (raw,) in rows) if not query.needs_bodies or query.matches(entry))
+            found = list(islice(readable, query.last))
+            rows.close()
+        return found[::-1]
 
     def with_keys(self, since_hlc: int) -> list[Entry]:
         """The entries since then that carry endorsements, oldest first."""
@@ -288,7 +297,7 @@ class AuditStore:
             " AND hlc >= ? ORDER BY hlc",
             (since_hlc,),
         )
-        return _readable(raw for (raw,) in rows)
+        return list(_readable(raw for (raw,) in rows))
 
     def with_keys_of(self, node_id: NodeId) -> list[Entry]:
         """The entries of a node that carry endorsements, the newest first."""
@@ -297,12 +306,12 @@ class AuditStore:
             " AND log IN (SELECT number FROM logs WHERE node_id = ?) ORDER BY hlc DESC",
             (bytes(node_id),),
         )
-        return _readable(raw for (raw,) in rows)
+        return list(_readable(raw for (raw,) in rows))
 
     def with_witnesses(self) -> list[Entry]:
         """The entries of all logs that name witnesses, in the order of `seq`."""
         query = f"SELECT raw FROM entries WHERE type = {EntryType.WITNESSES:d} ORDER BY log, seq"  # noqa: S608
-        return _readable(raw for (raw,) in self._fetch(query))
+        return list(_readable(raw for (raw,) in self._fetch(query)))
 
     def hashes(self, log_id: bytes, start: int, end: int) -> list[bytes]:
         """The hashes of entries from `start` to before `end`, as recorded. Raises StateDamaged if one is missing."""
@@ -371,15 +380,13 @@ _DAMAGED: Final = (
 )  # never an old copy in its place: that is another history (docs/guide/operations.md, backup)
 
 
-def _readable(raws: Iterable[bytes]) -> list[Entry]:
+def _readable(raws: Iterable[bytes]) -> Iterator[Entry]:
     """Entries that were verified when they came; one that someone edited into nonsense is left to `verify`."""
-    found = []
     for raw in raws:
         try:
-            found.append(parse_entry(raw).says)
+            yield parse_entry(raw).says
         except (Refused, TypeError):
             continue
-    return found
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:

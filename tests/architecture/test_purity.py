@@ -35,9 +35,10 @@ SHELLS = (
     "audit.log",  # tasks
     "audit.opening",  # a database
     "audit.store",  # a database
+    "audit.member",  # a state folder
     "audit.verifier",  # a database
     "audit.witness_store",  # a database
-    "audit.witness_store",  # a database
+    "audit.writer",  # threads
 )
 IMPURE = {
     "asyncio", "logging", "os", "pathlib", "random", "secrets", "socket", "sqlite3", "subprocess", "threading", "time",
