@@ -227,3 +227,26 @@ async def test_a_signer_whose_share_was_spoilt_gets_it_back_from_the_others(tmp_
             assert repaired is not None and repaired.secret == share.secret
             assert alice.node.seat.ledger.locked is None
         assert is_sealed(content_of(tmp_path / "alice"))
+
+
+async def test_a_tpm_that_fails_as_a_share_comes_into_force_ends_nothing_and_the_share_goes_on_waiting(
+    tmp_path: Path, swtpm: Swtpm, tpm: Tpm
+) -> None:
+    async with two_signers(tmp_path, swtpm, tpm) as (path, _):
+        with StateFolder.open(path, exclusive=True) as folder:
+            vault = TpmVault(tpm, load_membership(folder).mesh.root.mesh_id)
+            ledger = ledger_of(folder, vault)
+            share, newest = ledger.share, ledger.chain.newest
+            assert share is not None and newest.contents.transcript is not None
+            shares = Shares(folder, ledger, newest.member_ids[share.identifier - 1], vault)
+            await shares.keep_next(NextShare(share, newest.contents.transcript))
+            await ledger.keep_share(None)
+            content = folder.read(SHARE_NEXT)
+            swtpm.stop()
+            await shares.settle()
+            assert shares.locked is not None and ledger.share is None and folder.read(SHARE_NEXT) == content
+            swtpm.start()
+            assert await shares.unlock()
+            found = ledger.share
+            assert shares.locked is None and found is not None and found.secret == share.secret
+            assert folder.read(SHARE_NEXT) is None and is_sealed(folder.read(SHARE) or b"")

@@ -95,7 +95,11 @@ class Shares:
         ledger, kept = self._ledger, self.next
         newest = ledger.chain.newest
         if kept is not None and newest.contents.transcript == kept.transcript:
-            await ledger.keep_share(kept.share)
+            try:
+                await ledger.keep_share(kept.share)
+            except OverlayError as error:  # the TPM is away: it waits on the disk as it did, and `unlock` tries again
+                self.next, self._locked = None, error
+                return
             await self._drop_next()
         if newest.number == 0:
             return
@@ -103,7 +107,6 @@ class Shares:
         if useless or (ledger.locked is not None and self._own_id not in newest.member_ids):
             await ledger.keep_share(None)
         await trio.to_thread.run_sync(self._folder.remove, FOUNDING_KEY)
-
 
     def _load(self) -> NextShare | None:
         try:
