@@ -31,6 +31,7 @@ from overlay.core.limits import (
     WANTS_AT_ONCE,
     WANTS_PER_PEER,
 )
+from overlay.core.mesh.probes import ItemShown, Probes
 from overlay.core.mesh.replication_frames import (
     Head,
     Items,
@@ -47,7 +48,7 @@ from overlay.errors import Refused
 from overlay.registry import ChainKind, FrameType, Reason
 
 __all__ = [
-    "ChainCheck", "Head", "HeadsDiffer", "ItemsVerified", "Misbehaved", "PeerAgrees", "RangeWanted", "Reconcile",
+    "ChainCheck", "Head", "HeadsDiffer", "ItemShown", "ItemsVerified", "Misbehaved", "PeerAgrees", "RangeWanted", "Reconcile",
     "ReconcileEvent",
 ]  # fmt: skip
 
@@ -102,7 +103,8 @@ class PeerAgrees:
 
 @dataclass(frozen=True, slots=True)
 class HeadsDiffer:
-    """A peer has another history of a log than we, up to this size. Said once for each peer and log."""
+    """A peer has another history of a log than we: both hold so many items, and the last of them differs, if the peer
+    tells the truth. Said once for each peer and log."""
 
     peer: NodeId
     log_id: bytes
@@ -118,7 +120,7 @@ class Misbehaved:
     detail: str
 
 
-ReconcileEvent = ItemsVerified | RangeWanted | PeerAgrees | HeadsDiffer | Misbehaved
+ReconcileEvent = ItemsVerified | RangeWanted | PeerAgrees | HeadsDiffer | ItemShown | Misbehaved
 
 
 # --- state ------------------------------------------------------------------------------------------------------------
@@ -174,6 +176,7 @@ class Reconcile:
         self._under_way: dict[bytes, _UnderWay] = {}
         self._out: list[tuple[NodeId, FrameType, bytes]] = []
         self._late: list[ReconcileEvent] = []  # found while the shell told us something
+        self._probes = Probes()
         self._roots: OrderedDict[tuple[bytes, int], bytes] = OrderedDict()  # ours, by log and size
         for log_id, head in self._heads.items():
             self._remember(log_id, head)
@@ -203,7 +206,7 @@ class Reconcile:
         if self._late:
             return -math.inf
         waiting = (one.expires for one in self._under_way.values() if not one.storing)
-        return min((self._tell_at, self._retry_at, *waiting))
+        return min((self._tell_at, self._retry_at, self._probes.deadline, *waiting))
 
     def messages_to_send(self) -> list[tuple[NodeId, FrameType, bytes]]:
         """What we owe the peers: (to, frame, body)."""
@@ -220,6 +223,7 @@ class Reconcile:
         known = self._peers.setdefault(peer, _Peer())
         known.news.update(self._heads)
         known.pauses.clear()
+        self._late += self._probes.closed(peer)
         self._forget_owed(peer)
         self._tell_at = min(self._tell_at, now + HEADS_EVERY)
 
@@ -227,6 +231,7 @@ class Reconcile:
         """There is none any more: what it owed is asked of others with the next `tick`, which is due at once."""
         if self._peers.pop(peer, None) is None:
             return
+        self._late += self._probes.closed(peer)
         for log_id, having in list(self._behind.items()):
             having.discard(peer)
             if not having:
@@ -265,8 +270,8 @@ class Reconcile:
             for peer in self._peers.values():
                 peer.news.update(self._heads)
         self._ask(now)
-        late, self._late = self._late, []
-        return late
+        self._late += self._probes.late(now)
+        return self._take_late()
 
     # --- what the shell answers -------------------------------------------------------------------------------------
 
@@ -309,6 +314,14 @@ class Reconcile:
         answer = replace(chunks(wanted.log_id, start, items)[0], wanted=wanted.start)
         self._out.append((wanted.peer, FrameType.ITEMS, make_items(self.kind, answer)))
 
+    def probe(self, peer: NodeId, log_id: bytes, index: int, now: float) -> None:
+        """Ask a peer what it has at this number of a log of which it has another history; `ItemShown` comes for sure."""
+        self._probes.ask(peer, log_id, index, now)
+        if peer not in self._peers:
+            self._late += self._probes.closed(peer)
+            return
+        self._out.append((peer, FrameType.WANT, make_want(self.kind, Want(log_id, index, 1))))
+
     # --- messages ---------------------------------------------------------------------------------------------------
 
     def _handle(self, sender: NodeId, peer: _Peer, frame: FrameType, body: bytes, now: float) -> list[ReconcileEvent]:
@@ -345,6 +358,9 @@ class Reconcile:
 
     def _on_items(self, sender: NodeId, peer: _Peer, came: Items, now: float) -> list[ReconcileEvent]:
         """Items that follow what we hold, asked for or pushed; of others nothing is looked at."""
+        shown = self._probes.answer(sender, came)
+        if shown is not None:
+            return [shown]
         log_id, one = came.log_id, self._under_way.get(came.log_id)
         own = self._heads.get(log_id)
         # an answer that was asked for over an earlier link may come late, and is no fault
@@ -361,7 +377,7 @@ class Reconcile:
         except Refused as error:
             if error.reason is not Reason.FORKED:
                 raise
-            self._differ(sender, peer, log_id)
+            self._differ(sender, peer, log_id, came.start)
             if owes:
                 self._give_up(log_id, sender, now, REPLICATION_PAUSE_MAX)
             self._ask(now)
@@ -439,7 +455,7 @@ class Reconcile:
             return
         root = ours.root if theirs.size == ours.size else self._roots.get((log_id, theirs.size))
         if root is not None and root != theirs.root:
-            self._differ(peer_id, peer, log_id)
+            self._differ(peer_id, peer, log_id, theirs.size)
         elif root is not None and theirs.size > peer.agrees.get(log_id, 0):
             peer.agrees[log_id] = theirs.size
             self._late.append(PeerAgrees(peer_id, log_id, theirs.size))
@@ -450,12 +466,11 @@ class Reconcile:
         while len(self._roots) > ROOTS_MAX:
             self._roots.popitem(last=False)
 
-    def _differ(self, peer_id: NodeId, peer: _Peer, log_id: bytes) -> None:
+    def _differ(self, peer_id: NodeId, peer: _Peer, log_id: bytes, size: int) -> None:
         """Another history; told once, and the peer is no source of this log any more."""
         if log_id not in peer.differs:
             peer.differs.add(log_id)
-            ours = self._heads.get(log_id)
-            self._late.append(HeadsDiffer(peer_id, log_id, 0 if ours is None else ours.size))
+            self._late.append(HeadsDiffer(peer_id, log_id, size))
 
     def _take_late(self) -> list[ReconcileEvent]:
         late, self._late = self._late, []
