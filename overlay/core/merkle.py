@@ -128,6 +128,30 @@ def _subproof(leaves: Sequence[bytes], first: int, *, whole: bool) -> tuple[byte
     return (*_subproof(leaves[split:], first - split, whole=False), root_of(leaves[:split]))
 
 
+def consistency_from(old: Tree, more: Sequence[bytes]) -> tuple[bytes, ...]:
+    """The same proof out of the right edge of the earlier tree and the leaves that came after it. Raises ValueError."""
+    if not old.size:
+        raise ValueError("an empty tree proves nothing")
+    full: dict[tuple[int, int], bytes] = {}
+    start = 0
+    for node in old.edge:
+        end = start + (1 << (old.size - start).bit_length() - 1)
+        full[start, end], start = node, end
+
+    def node_over(first: int, end: int) -> bytes:
+        return full[first, end] if end <= old.size else root_of(more[first - old.size : end - old.size])
+
+    def walk(first: int, end: int, *, whole: bool) -> tuple[bytes, ...]:
+        if end == old.size:
+            return () if whole else (node_over(first, end),)
+        split = first + _split(end - first)
+        if old.size <= split:
+            return (*walk(first, split, whole=whole), node_over(split, end))
+        return (*walk(split, end, whole=False), node_over(first, split))
+
+    return walk(0, old.size + len(more), whole=True)
+
+
 def _split(size: int) -> int:
     """The largest power of two below `size`."""
     return 1 << (size - 1).bit_length() - 1

@@ -200,6 +200,10 @@ class Reconcile:
         known = self._peers.get(peer)
         return known is not None and log_id in known.differs
 
+    def is_behind(self, log_id: bytes) -> bool:
+        """Whether some peer has told that it holds more of a log than we."""
+        return log_id in self._behind
+
     @property
     def deadline(self) -> float:
         """When `tick` is due."""

@@ -9,6 +9,7 @@ from overlay.core.merkle import (
     Tree,
     check_consistency,
     check_inclusion,
+    consistency_from,
     consistency_proof,
     inclusion_proof,
     root_of,
@@ -86,6 +87,15 @@ def test_every_older_tree_can_be_proven_and_nothing_else(size: int, data: st.Dat
     for case in bad:
         with pytest.raises(Refused):
             check_consistency(*case)
+
+
+@given(st.integers(1, 70), st.data())
+def test_the_same_proof_follows_from_the_edge_of_the_older_tree_and_what_came_after(size: int, data: st.DataObject) -> None:
+    first = data.draw(st.integers(1, size))
+    leaves = [sha256(number.to_bytes(2, "big")) for number in range(size)]
+    assert consistency_from(Tree().extend(leaves[:first]), leaves[first:]) == consistency_proof(leaves, first)
+    with pytest.raises(ValueError, match="empty tree"):
+        consistency_from(Tree(), leaves)
 
 
 def test_hashes_of_another_length_are_refused() -> None:

@@ -1,0 +1,168 @@
+"""What of a log is witnessed, since when, and what nobody has attested in time: judged from a store and the mesh's root alone.
+
+A cosignature counts if a key verifies it that its witness's own log has shown in an endorsement, up to the root, and if its
+time lies in the life of that endorsement. A checkpoint is witnessed when q of the witnesses have cosigned that its author had
+logged last before it; it is then of the q-th smallest of their times, as each of the others may be a lie.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from audit.chain import KeyInForce, verify_key
+from audit.checkpoint import Checkpoint, UnverifiedCheckpoint, witness_key, witness_name
+from audit.notes import Note, NoteSignature, verify_line
+from audit.quorum import WitnessSet, is_timely
+from audit.store import AuditStore
+from audit.witness_sets import sets_of
+from overlay.core.certificates import Root
+from overlay.core.keys import NodeId
+from overlay.errors import Refused
+
+NOBODY: Final = WitnessSet()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Witnessed:
+    """A checkpoint whose author's line holds, with the cosignatures that hold."""
+
+    checkpoint: Checkpoint
+    witnesses: WitnessSet
+    lines: Mapping[NodeId, NoteSignature] = field(repr=False)
+
+    @property
+    def at(self) -> int | None:
+        """Since when it is witnessed, in Unix seconds; None: by too few."""
+        return self.witnesses.reached_at({node: line.timestamp for node, line in self.lines.items()})
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        return self.witnesses.sentence(len(self.lines))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WitnessReport:
+    """What witnesses say of one log."""
+
+    witnesses: WitnessSet = NOBODY  # those of its end
+    size: int = 0  # entries that are witnessed
+    sentence: str = ""  # how well those are
+    unproven: tuple[range, ...] = ()  # entries whose endorsement has ended, and that were not witnessed in time
+    fault: str = ""  # a checkpoint by the author that says something else than the log
+
+    @property
+    def line(self) -> str:
+        """For people; empty where there is nothing to say."""
+        if self.fault:
+            return self.fault
+        said = []
+        if self.witnesses.nodes:
+            said.append(f"witnessed up to {self.size}: {self.sentence}" if self.size else f"not witnessed: {self.sentence}")
+        if count := sum(len(one) for one in self.unproven):
+            first = self.unproven[0].start
+            said.append(f"{count} unproven from entry {first} on: nobody attests that they were written in time")
+        return "; ".join(said)
+
+
+class Judge:
+    """Judges checkpoints by what a store holds. It remembers keys that it has verified, and looks again for unknown ones."""
+
+    def __init__(self, store: AuditStore, root: Root) -> None:
+        self._store = store
+        self._root = root
+        self._keys: dict[NodeId, tuple[KeyInForce, ...]] = {}
+
+    def keys(self, node_id: NodeId) -> tuple[KeyInForce, ...]:
+        """Every endorsement that the logs of a node have shown, verified, the newest first."""
+        if node_id not in self._keys:
+            self._keys[node_id] = tuple(self._verified(node_id))
+        return self._keys[node_id]
+
+    def _verified(self, node_id: NodeId) -> Iterable[KeyInForce]:
+        for entry in self._store.with_keys_of(node_id):
+            try:
+                yield verify_key(entry, self._root)
+            except Refused:
+                continue  # `verify` names it
+
+    def forget(self, node_id: NodeId) -> None:
+        """Its logs have shown another endorsement."""
+        self._keys.pop(node_id, None)
+
+    def check_author(self, found: UnverifiedCheckpoint) -> None:
+        """Whether a message key of its author signed it. Raises Refused(BAD_SIGNATURE)."""
+        found.verify_any({key.peer.message_public for key in self.keys(found.says.node_id)})
+
+    def judge(self, checkpoint: Checkpoint, note: Note, witnesses: WitnessSet) -> Witnessed:
+        """Which of these witnesses have cosigned; lines of others, and lines that do not hold, do not count."""
+        lines = {}
+        for node in witnesses.nodes:
+            name = witness_name(checkpoint.mesh_id, node)
+            mine = [line for line in note.signatures if line.name == name]
+            good = [line for line in mine if self._holds(checkpoint, node, line)]
+            if good:
+                lines[node] = min(good, key=lambda line: line.timestamp)
+        return Witnessed(checkpoint=checkpoint, witnesses=witnesses, lines=lines)
+
+    def _holds(self, checkpoint: Checkpoint, node: NodeId, line: NoteSignature) -> bool:
+        """Under an endorsement that was in force at the time that it says."""
+        for key in self.keys(node):
+            public = key.peer.endorsement.witness_public
+            if public is None or not line.is_of(witness_key(checkpoint.mesh_id, node, public)):
+                continue
+            try:
+                verify_line(checkpoint.text, line, witness_key(checkpoint.mesh_id, node, public))
+            except Refused:
+                return False
+            if int(key.not_before.timestamp()) <= line.timestamp <= int(key.not_after.timestamp()):
+                return True
+        return False
+
+    def witnessed(self, log_id: bytes) -> list[Witnessed]:
+        """The checkpoints of a log that are kept and hold, the largest first; witnessed or not."""
+        sets, found = sets_of(self._store.with_witnesses()), []
+        for kept in self._store.checkpoints(log_id):
+            try:
+                self.check_author(UnverifiedCheckpoint(kept.checkpoint, kept.note))
+            except Refused:
+                continue
+            found.append(self.judge(kept.checkpoint, kept.note, sets.at(log_id, kept.checkpoint.size)))
+        return found
+
+    def report(self, node_id: NodeId, log_id: bytes, size: int, at: datetime) -> WitnessReport:
+        """What witnesses say of the first `size` entries of a log, which hold, at that time."""
+        found = [one for one in self.witnessed(log_id) if one.checkpoint.size <= size]
+        for one in found:
+            if self._store.tree_at(log_id, one.checkpoint.size).root != one.checkpoint.root:
+                fault = f"its author has signed another root of its first {one.checkpoint.size} entries than they have here"
+                return WitnessReport(fault=fault)
+        reached = [one for one in found if one.at is not None]
+        best = next(iter(reached or found), None)
+        newest = sets_of(self._store.with_witnesses()).at(log_id, size)
+        return WitnessReport(
+            witnesses=newest, size=reached[0].checkpoint.size if reached else 0,
+            sentence=newest.sentence(0) if best is None else best.sentence,
+            unproven=tuple(self._unproven(node_id, log_id, size, reached, at)),
+        )
+
+    def _unproven(
+        self, node_id: NodeId, log_id: bytes, size: int, reached: list[Witnessed], at: datetime
+    ) -> Iterable[range]:
+        periods = self._periods(node_id, log_id)
+        for (start, key), end in zip(periods, [*(start for start, _ in periods[1:]), size], strict=True):
+            timely = max((one.checkpoint.size for one in reached if is_timely(one.at, key.not_after)), default=0)
+            if key.not_after < at and (left := range(max(start, timely), min(end, size))):
+                yield left
+
+    def _periods(self, node_id: NodeId, log_id: bytes) -> list[tuple[int, KeyInForce]]:
+        """From which entry on which endorsement was in force."""
+        found = []
+        for entry in self._store.with_keys_of(node_id):
+            if entry.log_id == log_id:
+                try:
+                    found.append((entry.seq, verify_key(entry, self._root)))
+                except Refused:
+                    continue
+        return sorted(found, key=lambda one: one[0])
