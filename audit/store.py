@@ -2,6 +2,7 @@
 
     logs     number, log_id, node_id, k, size, root, edge, last, hlc, key_seq        one row per log: its ChainState
     entries  log (number), seq, hlc, type, hash, raw                                 all that counts stands in `raw`
+    nodes                                                                            see audit/stored_tree.py
     checkpoints, cosigned                                                            see audit/witness_store.py
 
 The other columns of an entry are there to find it; `verify` compares them. The state of a log is written in the
@@ -21,6 +22,8 @@ from audit.chain import Append, ChainState, verify_key
 from audit.entry import Entry, UnverifiedEntry, parse_entry
 from audit.kept import KeptCheckpoint, Record
 from audit.query import Query
+from audit.stored_tree import SCHEMA as TREE_SCHEMA
+from audit.stored_tree import StoredTree
 from audit.witness import Cosigned
 from audit.witness_store import SCHEMA as WITNESS_SCHEMA
 from audit.witness_store import read_checkpoints, read_cosigned, tree_below, write_record
@@ -48,12 +51,13 @@ CREATE TABLE entries (
     hash BLOB NOT NULL, raw BLOB NOT NULL, PRIMARY KEY (log, seq)) WITHOUT ROWID;
 CREATE INDEX entries_by_time ON entries (hlc);
 CREATE INDEX entries_with_keys ON entries (hlc) WHERE type IN ({EntryType.LOG_OPEN:d}, {EntryType.ENDORSEMENT:d});
+{TREE_SCHEMA}
 {WITNESS_SCHEMA}
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {FORMAT};
 COMMIT;
 """
-_MIGRATION: Final = f"BEGIN; {WITNESS_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;"
+_MIGRATION: Final = f"BEGIN; {TREE_SCHEMA} {WITNESS_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;"
 _LOG_COLUMNS: Final = "number, log_id, node_id, k, size, root, edge, last, hlc, key_seq"
 
 
@@ -198,6 +202,7 @@ class AuditStore:
             "INSERT INTO entries (log, seq, hlc, type, hash, raw) VALUES (?, ?, ?, ?, ?, ?)",
             [(number, entry.seq, entry.hlc, entry.type, entry.hash, entry.raw) for entry in entries],
         )
+        StoredTree(connection, number).add(before, state.size)
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -322,6 +327,15 @@ class AuditStore:
         if len(rows) != max(end - start, 0) or any(not isinstance(one, bytes) or len(one) != HASH_SIZE for (one,) in rows):
             raise StateDamaged(f"{self._path} lacks entries of log {log_id.hex()}", hint=_LOOK)
         return [one for (one,) in rows]
+
+    @contextmanager
+    def tree(self, log_id: bytes) -> Iterator[StoredTree]:
+        """The tree of a log, for proofs. What it finds raises StateDamaged within the block."""
+        rows = self._fetch("SELECT number FROM logs WHERE log_id = ?", (log_id,))
+        if not rows:
+            raise StateDamaged(f"{self._path} holds no log {log_id.hex()}")
+        with _errors(self._path):
+            yield StoredTree(self._reader, rows[0][0])
 
     def tree_at(self, log_id: bytes, size: int) -> Tree:
         """The tree of the first entries of a log, from the nearest checkpoint on. Raises StateDamaged."""

@@ -35,6 +35,7 @@ SHELLS = (
     "audit.log",  # tasks
     "audit.opening",  # a database
     "audit.store",  # a database
+    "audit.stored_tree",  # a database
     "audit.member",  # a state folder
     "audit.verifier",  # a database
     "audit.witness_store",  # a database
