@@ -56,9 +56,13 @@ class Authority:
             },
         )
 
-    async def withdraw(self, invite_id: str, *, dry_run: bool = False) -> Report:
-        """Nobody joins by this invite any more."""
-        return await self._ask("withdraw", {"invite": invite_id, "dry_run": dry_run})
+    async def invites(self) -> Report:
+        """By which invites somebody could still join."""
+        return await self._ask("invites", {})
+
+    async def withdraw(self, invite: str, *, dry_run: bool = False) -> Report:
+        """Nobody joins by this invite any more: its id, or the token."""
+        return await self._ask("withdraw", {"invite": invite, "dry_run": dry_run})
 
     async def revoke(self, nodes: Sequence[str], *, reason: str = "privilege-withdrawn", dry_run: bool = False) -> Report:
         """For ever: their links are closed on every node, and their logs end."""

@@ -7,32 +7,32 @@ from typing import Any, Final
 import trio
 
 from overlay.app.authority.api import Report
-from overlay.app.authority.keeper import Keeper, Taken
+from overlay.app.authority.invite_commands import InviteCommands
+from overlay.app.authority.keeper import Keeper
+from overlay.app.authority.order_desk import Options, OrderDesk, read_hex
 from overlay.app.authority.policy_commands import PolicyCommands
 from overlay.app.authority.recovery_commands import RecoveryCommands, recovery_fields, recovery_lines
 from overlay.app.authority.seat import Seat
 from overlay.core.authority.group_orders import Distribute, Refresh, Reshare
-from overlay.core.authority.order_bodies import Body, GrantRoles, Invite, Quarantine, Replace, Revoke, WithdrawInvite
-from overlay.core.authority.order_payload import LIFE_MAX, Order
-from overlay.core.authority.orders import OPERATOR, countersign, sign_order
+from overlay.core.authority.order_bodies import (
+    GrantRoles,
+    Quarantine,
+    Replace,
+    Revoke,
+)
+from overlay.core.authority.orders import countersign
 from overlay.core.certificates import show_time
-from overlay.core.join_key import JoinKey
 from overlay.core.joining import SIGNER
 from overlay.core.keys import NodeId
 from overlay.core.members import Seen
-from overlay.core.mesh.found import Address
 from overlay.core.revocation_profile import RevocationReason
-from overlay.core.token import Token
-from overlay.errors import DeadlineExceeded, NotAllowed, Refused, UsageError
-from overlay.registry import OrderKind, Reason
+from overlay.errors import DeadlineExceeded, Refused, UsageError
+from overlay.registry import Reason
 
-SEED_SIZE: Final = 32
-ORDER_LIFE: Final = timedelta(days=1)
 SETTLE_WITHIN: Final = 20.0  # seconds until what was ordered is done: the signers' patience
 CEREMONY_WITHIN: Final = 90.0  # longer than a round of a key generation that somebody does not answer
 POLL: Final = 0.02
 
-Options = Mapping[str, Any]
 Command = Callable[[Options], Awaitable[Report]]
 
 
@@ -41,12 +41,13 @@ class Commands:
 
     def __init__(self, seat: Seat) -> None:
         self._seat = seat
+        self._desk = desk = OrderDesk(seat)
         self._commands: Mapping[str, Command] = {
-            "status": self._status, "invite": self._invite, "withdraw": self._withdraw, "revoke": self._revoke,
+            "status": self._status, "revoke": self._revoke,
             "quarantine": self._quarantine, "replace": self._replace, "renew": self._renew, "leave": self._leave,
             "distribute": self._distribute, "refresh": self._refresh, "reshare": self._reshare, "repair": self._repair,
             "audit": self._audit, "countersign": self._countersign, "grant": self._grant,
-            **RecoveryCommands(seat).commands, **PolicyCommands(seat).commands,
+            **InviteCommands(seat, desk).commands, **RecoveryCommands(seat).commands, **PolicyCommands(seat).commands,
         }
 
     async def perform(self, command: str, options: Options) -> Report:
@@ -64,10 +65,10 @@ class Commands:
 
     @property
     def _own(self) -> NodeId:
-        return self._seat.engine.identity.node_id
+        return self._desk.own
 
     def _at(self) -> datetime:
-        return self._seat.parts.at().replace(microsecond=0)
+        return self._desk.at()
 
     def _find(self, text: str) -> Seen:
         """A node by name or id. Raises UsageError."""
@@ -75,26 +76,6 @@ class Commands:
         if found is None:
             raise UsageError(f"no node {text!r} was ever seen here", hint="give its name or its whole id")
         return found
-
-    def _must_be_operator(self) -> None:
-        if OPERATOR not in self._seat.engine.identity.verified.roles:
-            raise NotAllowed("this node is no operator", hint="give the order on a node with the role operator")
-
-    def _order(self, body: Body, life: timedelta = ORDER_LIFE) -> Order:
-        at, ledger = self._at(), self._keeper.ledger
-        longest = min(life, LIFE_MAX[body.kind])
-        number = max(ledger.orders.next_number(self._own), ledger.lowest_count)
-        return Order(operator=self._own, number=number, not_before=at, not_after=at + longest, body=body)
-
-    async def _give(self, order: Order) -> Taken:
-        """Sign it, keep it, let everybody know. Raises Refused if it may not be given."""
-        identity, ledger = self._seat.engine.identity, self._keeper.ledger
-        signed = sign_order(
-            order, signer=identity.message, credentials=identity.credentials, mesh_id=ledger.trust.mesh_id
-        )
-        taken = self._keeper.take_order(signed)
-        await ledger.flush()
-        return taken
 
     async def _settle(self, done: Callable[[], bool], what: str, within: float = SETTLE_WITHIN) -> None:
         """Until it is so."""
@@ -106,48 +87,16 @@ class Commands:
 
     # --- invites ----------------------------------------------------------------------------------------------------
 
-    async def _invite(self, options: Options) -> Report:
-        self._must_be_operator()
-        ledger, ttl = self._keeper.ledger, timedelta(seconds=float(options.get("ttl", 3600)))
-        addresses = tuple(_address(text) for text in options.get("addresses", ()))
-        if not timedelta(0) < ttl <= LIFE_MAX[OrderKind.INVITE]:
-            raise UsageError(f"a token is good for at most {LIFE_MAX[OrderKind.INVITE].days} days")
-        seed = self._seat.engine.parts.chance.token(SEED_SIZE)
-        key = JoinKey.of(seed, ledger.trust.mesh_id)
-        body = Invite(
-            invite_id=key.invite_id, join_public=key.public, roles=tuple(sorted(set(options.get("roles", ())))),
-            name=options.get("name"), uses=int(options.get("uses", 1)),
-        )
-        order = self._order(body, ttl)
-        fields = {"invite": key.invite_id.hex(), "roles": list(body.roles), "name": body.name, "uses": body.uses,
-                  "not_after": order.not_after.isoformat()}  # fmt: skip
-        if options.get("dry_run"):
-            return Report((f"would make a token that is good until {show_time(order.not_after)}",), fields)
-        taken = await self._give(order)
-        signed = ledger.orders.held[order.hash].signed
-        token = Token.of(
-            signed, mesh_id=ledger.trust.mesh_id, root_hash=ledger.chain.newest_root.key_hash,
-            gate=self._seat.parts.gate(), seed=seed, addresses=addresses,
-        ).to_text()
-        shown = {**fields, "token": token, "counts": taken.counts, "order": order.hash.hex()}
-        waits = f"it does not count yet: {taken.lacks}; another operator runs `overlay ca countersign {order.hash.hex()}`"
-        return Report((token,), shown, () if taken.counts else (waits,))
-
-    async def _withdraw(self, options: Options) -> Report:
-        self._must_be_operator()
-        order = self._order(WithdrawInvite(_hex(options["invite"], 16, "an invite")))
-        return await self._simple(order, options, f"nobody joins by the invite {options['invite']} any more")
-
     # --- nodes ------------------------------------------------------------------------------------------------------
 
     async def _revoke(self, options: Options) -> Report:
-        self._must_be_operator()
+        self._desk.must_be_operator()
         nodes = [self._find(text) for text in options["nodes"]]
         reason = RevocationReason[str(options.get("reason", "privilege-withdrawn")).upper().replace("-", "_")]
         ids = tuple(sorted({node.node_id for node in nodes}))
         body = Revoke(nodes=ids, reason=reason, since=self._at(), ends=self._seat.log_ends(ids))
         names = ", ".join(node.name for node in nodes)
-        report = await self._simple(self._order(body), options, f"{names} revoked: {reason.words}")
+        report = await self._desk.simple(self._desk.order(body), options, f"{names} revoked: {reason.words}")
         if not options.get("dry_run") and report.fields["counts"]:
             revoked = self._keeper.ledger
             await self._settle(
@@ -156,22 +105,22 @@ class Commands:
         return report
 
     async def _quarantine(self, options: Options) -> Report:
-        self._must_be_operator()
+        self._desk.must_be_operator()
         node = self._find(options["node"])
-        order = self._order(Quarantine(node.node_id), timedelta(hours=24))
-        return await self._simple(order, options, f"{node.name} is kept out until {show_time(order.not_after)}")
+        order = self._desk.order(Quarantine(node.node_id), timedelta(hours=24))
+        return await self._desk.simple(order, options, f"{node.name} is kept out until {show_time(order.not_after)}")
 
     async def _replace(self, options: Options) -> Report:
-        self._must_be_operator()
+        self._desk.must_be_operator()
         old, new = self._find(options["old"]), self._find(options["new"])
         body = Replace(old=old.node_id, new=new.node_id)
         done = f"{old.name} is revoked; {new.name} has its name and roles once you run `overlay renew` there"
-        return await self._simple(self._order(body), options, done)
+        return await self._desk.simple(self._desk.order(body), options, done)
 
     async def _leave(self, options: Options) -> Report:
         own = self._find(str(self._own))
         body = Revoke(nodes=(self._own,), reason=RevocationReason.CESSATION, since=self._at())
-        report = await self._simple(self._order(body), options, f"{own.name} leaves the mesh")
+        report = await self._desk.simple(self._desk.order(body), options, f"{own.name} leaves the mesh")
         if not options.get("dry_run") and report.fields["counts"]:
             trust = self._keeper.ledger
             await self._settle(lambda: self._own in trust.trust.revocations.nodes, "no signer has revoked this node yet")
@@ -249,21 +198,21 @@ class Commands:
         return tuple(sorted(found)), ", ".join(one.name for one in found.values())
 
     async def _grant(self, options: Options) -> Report:
-        self._must_be_operator()
+        self._desk.must_be_operator()
         node = self._find(options["node"])
         roles = tuple(sorted({*options["roles"], *(() if options.get("only") else node.roles)}))
         body = GrantRoles(node=node.node_id, roles=roles, person=options.get("person"))
         done = f"{node.name} is {', '.join(roles) or 'nothing special'} from its next certificate on: `overlay renew` there"
-        return await self._simple(self._order(body), options, done)
+        return await self._desk.simple(self._desk.order(body), options, done)
 
     async def _refresh(self, options: Options) -> Report:
         return await self._ceremony(Refresh(), options, "the shares are new")
 
     async def _ceremony(self, body: Distribute | Reshare | Refresh, options: Options, done: str) -> Report:
         """Give the order, and wait until it is carried out here. Raises Refused(KEY_GENERATION_FAILED) with why it was not."""
-        self._must_be_operator()
-        order, outcomes = self._order(body), self._seat.ceremonies.outcomes
-        report = await self._simple(order, options, done)
+        self._desk.must_be_operator()
+        order, outcomes = self._desk.order(body), self._seat.ceremonies.outcomes
+        report = await self._desk.simple(order, options, done)
         if options.get("dry_run") or not report.fields["counts"]:
             return report
         await self._settle(lambda: order.hash in outcomes, f"{order.kind.name.lower()} is not done yet", CEREMONY_WITHIN)
@@ -307,8 +256,8 @@ class Commands:
         return Report((*said, good), fields)
 
     async def _countersign(self, options: Options) -> Report:
-        self._must_be_operator()
-        ledger, wanted = self._keeper.ledger, _hex(options["order"], 32, "an order")
+        self._desk.must_be_operator()
+        ledger, wanted = self._keeper.ledger, read_hex(options["order"], 32, "an order")
         held = ledger.orders.held.get(wanted)
         if held is None:
             raise UsageError("no such order waits here", hint="`overlay ca status` lists those that wait")
@@ -320,17 +269,6 @@ class Commands:
         await ledger.flush()
         said = "it counts now" if taken.counts else f"it still lacks something: {taken.lacks}"
         return Report((said,), {"order": wanted.hex(), "counts": taken.counts})
-
-    async def _simple(self, order: Order, options: Options, done: str) -> Report:
-        """Give an order, or say that one could."""
-        fields = {"order": order.hash.hex(), "kind": order.kind.name.lower(), "number": order.number,
-                  "not_after": order.not_after.isoformat()}  # fmt: skip
-        if options.get("dry_run"):
-            return Report((f"dry run: {done}",), {**fields, "counts": False, "dry_run": True})
-        taken = await self._give(order)
-        waits = f"{taken.lacks}; another operator runs `overlay ca countersign {order.hash.hex()}`"
-        return Report((done if taken.counts else waits,), {**fields, "counts": taken.counts})
-
 
 def _status_lines(fields: Mapping[str, Any]) -> list[str]:
     members = fields["members"]
@@ -355,21 +293,3 @@ def _status_lines(fields: Mapping[str, Any]) -> list[str]:
         lines.append(f"switched off now, the mesh can renew itself until {until} UTC")
     lines += [f"waiting      {one['kind']} {one['order']}: another operator has to sign it" for one in fields["waiting"]]
     return lines
-
-
-def _address(text: str) -> Address:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
-        raise UsageError(f"{text!r} is no address", hint="host:port, for example 192.0.2.7:4711 or [2001:db8::1]:4711")
-    return host.strip("[]"), int(port)
-
-
-def _hex(text: str, size: int, what: str) -> bytes:
-    try:
-        found = bytes.fromhex(text)
-    except ValueError:
-        found = b""
-    if len(found) != size:
-        raise UsageError(f"{text!r} does not name {what}")
-    return found
-

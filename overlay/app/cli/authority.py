@@ -10,6 +10,7 @@ import click
 from overlay.app.authority.api import Authority, Report
 from overlay.app.cli.common import Invocation, run, standard_options
 from overlay.app.cli.recovery import recover
+from overlay.app.cli.tokens import read_token
 from overlay.app.client import connect_local
 from overlay.app.output import note, plain, say, say_json
 from overlay.errors import UsageError
@@ -64,6 +65,22 @@ def invite(
     ask(invocation, lambda authority: authority.invite(
         roles=roles, name=name, ttl=life, uses=uses, addresses=addresses, dry_run=dry_run
     ))
+
+
+@click.command()
+@click.argument("invite", metavar="[INVITE]", required=False)
+@dry_run_option
+@standard_options
+def withdraw(invocation: Invocation, invite: str | None, *, dry_run: bool) -> None:
+    """Let nobody join by INVITE any more.
+
+    INVITE is a token, @FILE with one, - for the input, or an id. Without it the open ones are listed.
+    """
+    if invite is None:
+        ask(invocation, lambda authority: authority.invites())
+        return
+    wanted = read_token(invite)
+    ask(invocation, lambda authority: authority.withdraw(wanted, dry_run=dry_run))
 
 
 @click.command()

@@ -1,24 +1,21 @@
 """`overlay join`: this machine becomes a member, by a token, through the mesh itself."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from overlay.app.authority.joining import PATIENCE, join_mesh
 from overlay.app.cli.common import Invocation, chosen_tpm, run, setting_option, standard_options
+from overlay.app.cli.tokens import read_token
 from overlay.app.config import SETTING
 from overlay.app.output import say, say_json
-from overlay.core.token import TEXT_MAX, parse_token
-from overlay.errors import UsageError
-from overlay.store.exchange import read_text
+from overlay.core.token import parse_token
 from overlay.store.identity import has_identity
 from overlay.store.state import FORMAT_FILE, IDENTITY_TPM, StateFolder
 
 if TYPE_CHECKING:
-    from overlay.core.token import Token
+    pass
 
 STREAM: Final = "-"
 
@@ -37,7 +34,7 @@ def join(
     interfaces: list[str] | None, mdns: bool | None,
 ) -> None:
     """Become a member with a TOKEN that `overlay invite` printed. - reads it from the input, @FILE from a file."""
-    found = _token(token)
+    found = parse_token(read_token(token))
     config = invocation.config(evidence=evidence, tcti=tcti, interfaces=interfaces, mdns=mdns)
     with _folder(invocation) as folder:
         if has_identity(folder):  # of the kind that it is
@@ -53,17 +50,6 @@ def join(
     say(f"this machine is {certificate.name}, level {certificate.level}; start it with: overlay run")
     say(f"node  {certificate.node_id}")
     say(f"mesh  {found.mesh_id}")
-
-
-def _token(text: str) -> "Token":
-    """Raises Refused(BAD_TOKEN), UsageError."""
-    if text == STREAM:
-        text = sys.stdin.read(TEXT_MAX + 1)
-    elif text.startswith("@"):
-        text = read_text(Path(text[1:]))
-    if not text.strip():
-        raise UsageError("there is no token", hint="`overlay invite` prints one on a node of an operator")
-    return parse_token(text)
 
 
 def _folder(invocation: Invocation) -> StateFolder:

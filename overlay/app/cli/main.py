@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "install": (ENROLMENT, "Become a member with the BUNDLE that `overlay admit` made."),
     "invite": (AUTHORITY, "Let a machine join: prints a token for `overlay join`."),
     "join": ("overlay.app.cli.join", "Become a member with a TOKEN that `overlay invite` printed."),
+    "withdraw": (AUTHORITY, "Let nobody join by INVITE any more."),
     "run": ("overlay.app.cli.run", "Run the node until SIGTERM or Ctrl-C ends it."),
     "stop": ("overlay.app.cli.stop", "End the node that runs here, in order."),
     "status": ("overlay.app.cli.status", "Show this node and whom it is linked to."),
