@@ -22,7 +22,7 @@ from overlay.core.endorsement import verify_endorsement
 from overlay.core.keys import NodeId
 from overlay.core.merkle import Tree
 from overlay.core.mesh.chains import is_ahead
-from overlay.core.trust import VerifiedPeer
+from overlay.core.trust import Credentials, VerifiedPeer
 from overlay.registry import GENESIS, EntryType, Reason
 
 KEYED = frozenset({EntryType.LOG_OPEN, EntryType.ENDORSEMENT})
@@ -34,6 +34,7 @@ class KeyInForce:
 
     seq: int  # of the entry that carries it
     peer: VerifiedPeer
+    chain: tuple[bytes, ...] = field(default=(), repr=False)  # certificates between its leaf and the founding root, DER
 
     @property
     def kid(self) -> bytes:
@@ -49,6 +50,11 @@ class KeyInForce:
     def not_after(self) -> datetime:
         """Until when."""
         return self.peer.endorsement.not_after
+
+    @property
+    def credentials(self) -> Credentials:
+        """What shows it to who has to verify it again."""
+        return Credentials(self.peer.endorsement.raw, self.peer.certificate.der, self.chain)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +142,7 @@ def verify_key(entry: Entry, root: Root) -> KeyInForce:
         raise refuse_entry(Reason.BAD_ENDORSEMENT, entry, "not signed under the endorsement that it carries")
     if endorsement.node_id != entry.node_id:
         raise refuse_entry(Reason.WRONG_AUTHOR, entry, "carries the endorsement of another node")
-    return KeyInForce(seq=entry.seq, peer=VerifiedPeer(certificate, endorsement))
+    return KeyInForce(seq=entry.seq, peer=VerifiedPeer(certificate, endorsement), chain=shown.chain)
 
 
 def _check(state: ChainState, unverified: UnverifiedEntry, root: Root) -> KeyInForce:

@@ -112,7 +112,7 @@ class AuditReplica:
     def credentials_of(self, kid: bytes) -> Credentials | None:
         """What shows whose endorsement has this hash, for who has to verify it again; the author itself may be away."""
         key = self._keys.get(kid)
-        return None if key is None else Credentials(key.peer.endorsement.raw, key.peer.certificate.der)
+        return None if key is None else key.credentials
 
     def certificate_of(self, node_id: NodeId) -> VerifiedCertificate | None:
         """The newest certificate that a log of this node has shown. It may have ended, or have been revoked."""
