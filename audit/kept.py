@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from audit.checkpoint import Checkpoint
+from audit.fork_store import KeptFork
 from audit.notes import Note, NoteSignature
 from audit.witness import Cosigned
 from overlay.core.merkle import Tree
@@ -30,7 +31,7 @@ class DropCheckpoints:
     keys: tuple[tuple[bytes, int, bytes], ...]
 
 
-Record = KeptCheckpoint | Cosigned | DropCheckpoints
+Record = KeptCheckpoint | Cosigned | DropCheckpoints | KeptFork
 
 
 def with_lines(note: Note, more: Sequence[Note]) -> Note:

@@ -4,6 +4,7 @@
     entries  log (number), seq, hlc, type, hash, raw                                 all that counts stands in `raw`
     nodes                                                                            see audit/stored_tree.py
     checkpoints, cosigned                                                            see audit/witness_store.py
+    forks                                                                            see audit/fork_store.py
 
 The other columns of an entry are there to find it; `verify` compares them. The state of a log is written in the
 transaction that writes its entries. WAL and `synchronous=FULL`: about one fdatasync per commit.
@@ -20,6 +21,8 @@ from typing import Any, Final, Self
 
 from audit.chain import Append, ChainState, verify_key
 from audit.entry import Entry, UnverifiedEntry, parse_entry
+from audit.fork_store import SCHEMA as FORK_SCHEMA
+from audit.fork_store import KeptFork, read_forks
 from audit.kept import KeptCheckpoint, Record
 from audit.query import Query
 from audit.stored_tree import SCHEMA as TREE_SCHEMA
@@ -53,11 +56,12 @@ CREATE INDEX entries_by_time ON entries (hlc);
 CREATE INDEX entries_with_keys ON entries (hlc) WHERE type IN ({EntryType.LOG_OPEN:d}, {EntryType.ENDORSEMENT:d});
 {TREE_SCHEMA}
 {WITNESS_SCHEMA}
+{FORK_SCHEMA}
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {FORMAT};
 COMMIT;
 """
-_MIGRATION: Final = f"BEGIN; {TREE_SCHEMA} {WITNESS_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;"
+_MIGRATION: Final = f"BEGIN; {TREE_SCHEMA} {WITNESS_SCHEMA} {FORK_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;"
 _LOG_COLUMNS: Final = "number, log_id, node_id, k, size, root, edge, last, hlc, key_seq"
 
 
@@ -354,6 +358,11 @@ class AuditStore:
         """What we have cosigned last, of each log. Raises StateDamaged if a row has been changed."""
         with _errors(self._path):
             return read_cosigned(self._reader) if self._keeps_checkpoints() else []
+
+    def forks(self) -> list[KeptFork]:
+        """Proofs against nodes that have told two stories, as they were kept; verify them."""
+        with _errors(self._path):
+            return read_forks(self._reader) if self._keeps_checkpoints() else []
 
     def _keeps_checkpoints(self) -> bool:
         return _version(self._reader) != BEFORE_WITNESSES

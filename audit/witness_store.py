@@ -10,6 +10,7 @@ import sqlite3
 from typing import Final
 
 from audit.checkpoint import Checkpoint, read_checkpoint
+from audit.fork_store import KeptFork, write_fork
 from audit.kept import DropCheckpoints, KeptCheckpoint, Record
 from audit.notes import parse_note
 from audit.witness import Cosigned
@@ -40,6 +41,8 @@ def write_record(connection: sqlite3.Connection, record: Record) -> None:
             _write_cosigned(connection, one, at, raw)
         case DropCheckpoints(keys=keys):
             connection.executemany("DELETE FROM checkpoints WHERE log_id = ? AND size = ? AND root = ?", keys)
+        case KeptFork():
+            write_fork(connection, record)
 
 
 def _write_cosigned(connection: sqlite3.Connection, one: Checkpoint, at: int, raw: bytes) -> None:

@@ -113,7 +113,7 @@ def test_a_checkpoint_that_was_edited_is_left_out(path: Path, statement: str) ->
 def test_a_store_of_the_version_before_is_read_as_it_is_and_gets_the_tables_when_a_node_opens_it(path: Path) -> None:
     stored_logs(path, LOG)
     connection = sqlite3.connect(path)
-    for what in ("TABLE checkpoints", "TABLE cosigned", "INDEX entries_with_witnesses"):
+    for what in ("TABLE checkpoints", "TABLE cosigned", "TABLE forks", "INDEX entries_with_witnesses"):
         connection.execute(f"DROP {what}")
     connection.execute("PRAGMA user_version = 1")
     connection.commit()
