@@ -20,7 +20,7 @@ from overlay.core.authority.group import BASE, Scalar
 from overlay.core.authority.sharing import GroupKey, Share
 from overlay.core.keys import NodeId
 from overlay.core.policy import Policy
-from overlay.errors import HostLacks, OverlayError
+from overlay.errors import HostLacks, OverlayError, StateDamaged
 from overlay.events import AuthorityAlarm
 from overlay.registry import Reason
 from overlay.store.state import FOUNDING_KEY, SHARE, SHARE_NEXT, StateFolder
@@ -159,6 +159,19 @@ async def test_a_share_that_waits_behind_a_tpm_that_is_away_is_not_overwritten(
     swtpm.start()
     await shares.check()
     assert shares.next is not None and shares.next.share.secret == a_share(2).secret and shares.locked is None
+
+
+async def test_a_share_that_opens_later_and_makes_no_sense_stays_locked(folder: StateFolder, swtpm: Swtpm, tpm: Tpm) -> None:
+    vault = TpmVault(tpm, MESH)
+    for name in (SHARE, SHARE_NEXT):
+        folder.write(name, vault.close(name, b"no share"))
+    swtpm.stop()
+    shares = Shares(folder, ledger := ledger_of(folder, vault), OWN, vault)
+    swtpm.start()
+    assert not await shares.unlock()
+    assert isinstance(ledger.locked, StateDamaged) and isinstance(shares.locked, StateDamaged)
+    with pytest.raises(StateDamaged):
+        await shares.check()
 
 
 # --- whole nodes ------------------------------------------------------------------------------------------------------

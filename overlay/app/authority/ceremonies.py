@@ -46,6 +46,7 @@ class Ceremonies:
         self._succession: Succession | None = None
         self.on_refresh: Callable[[RoundMessage], None] = lambda _message: None  # another signer wants new shares
         self.on_repaired: Callable[[], None] = lambda: None
+        self._told_locked = False
         self._patience = patience  # seconds that a refresh waits for a member that is away
         self._mending = Mending(around, keeper, ports)
         keeper.on_order = self.ordered
@@ -64,8 +65,11 @@ class Ceremonies:
         await self._unlock_later()
 
     def _tell_locked(self) -> None:
-        if self.shares.locked is not None:
-            self._keeper.alarm(self._around.own_id, Reason.BAD_SHARE, f"{self.shares.locked}")
+        """Once for each time that it happens."""
+        locked = self.shares.locked
+        if locked is not None and not self._told_locked:
+            self._keeper.alarm(self._around.own_id, Reason.BAD_SHARE, str(locked))
+        self._told_locked = locked is not None
 
     async def _unlock_later(self) -> None:
         """A TPM that was away may come back; until cancelled."""
@@ -73,6 +77,7 @@ class Ceremonies:
             await trio.sleep(UNLOCK_EVERY)
             if self.shares.locked is not None and await self.shares.unlock():
                 self._keeper.desk.share_changed()
+            self._tell_locked()
 
     def ordered(self, order: Order) -> None:
         """An order counts from now on."""

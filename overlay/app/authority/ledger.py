@@ -26,7 +26,7 @@ from overlay.core.members import Members
 from overlay.core.renewal import RenewalBook
 from overlay.core.trust import TrustSet
 from overlay.core.trust_update import pack_trust, unpack_trust
-from overlay.errors import OverlayError, Refused
+from overlay.errors import OverlayError, Refused, StateDamaged
 from overlay.store.files import damaged
 from overlay.store.identity import load_founding_key
 from overlay.store.membership import MeshRecord
@@ -177,7 +177,11 @@ class Ledger:
         if self._locked is None:
             return False
         async with self._writing:
-            share = await trio.to_thread.run_sync(self._open_share)
+            try:
+                share = await trio.to_thread.run_sync(self._open_share)
+            except StateDamaged as error:  # it opens, and makes no sense: no reason to end a node that runs
+                self._locked = error
+                return False
         if share is not None and self._share is None:
             self._share = share
             return True

@@ -10,7 +10,7 @@ from overlay.core.authority.objects import AuthorityObject
 from overlay.core.authority.sharing import SIZE_MAX, Share
 from overlay.core.keys import NodeId
 from overlay.core.wire import Bytes, make_map, open_map
-from overlay.errors import OverlayError, Refused
+from overlay.errors import OverlayError, Refused, StateDamaged
 from overlay.store.files import damaged
 from overlay.store.state import FOUNDING_KEY, SHARE_NEXT, StateFolder
 
@@ -56,7 +56,10 @@ class Shares:
         async with self._changing:
             before, changed = self.next, await self._ledger.unlock()
             if self._locked is not None:
-                self.next = await trio.to_thread.run_sync(self._load)
+                try:
+                    self.next = await trio.to_thread.run_sync(self._load)
+                except StateDamaged as error:  # it opens, and makes no sense: no reason to end a node that runs
+                    self._locked = error
             if changed or self.next is not before:
                 await self._settle()
                 return True
