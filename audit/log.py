@@ -21,6 +21,7 @@ from audit.commits import BATCH_MAX, Commits, Job, Work, fail
 from audit.entry import Entry
 from audit.kept import Record
 from audit.opening import Opened, open_store
+from audit.query import Query
 from audit.store import AuditStore
 from audit.witness_sets import sets_of
 from overlay.core.certificates import Root
@@ -117,8 +118,11 @@ class AuditLog:
 
     async def newest(self, *, node_id: NodeId | None = None, last: int | None = None) -> list[Entry]:
         """Stored entries, oldest first by their authors' time: of one node or all, the last so many."""
-        read = partial(self._store.newest, node_id=node_id, last=last)
-        return await trio.to_thread.run_sync(read, limiter=self._reading)
+        return await self.select(Query(node_id=node_id, last=last))
+
+    async def select(self, query: Query) -> list[Entry]:
+        """Stored entries that match, oldest first by their authors' time."""
+        return await trio.to_thread.run_sync(self._store.select, query, limiter=self._reading)
 
     # --- writing ----------------------------------------------------------------------------------------------------
 

@@ -7,8 +7,9 @@ from typing import Final
 from audit.bodies import read_body
 from audit.entry import Entry
 from audit.log import AuditLog
+from audit.query import Query
 from overlay.app.authority.ledger import Ledger
-from overlay.core.drift_limits import ENOUGH, REPORTER_LEVEL, DriftLimits
+from overlay.core.drift_limits import ENOUGH, REPORTER_LEVEL, WORDS_MAX, DriftLimits
 from overlay.core.keys import NodeId
 from overlay.core.policy_parts import LEVEL_MAX
 from overlay.errors import Refused
@@ -17,7 +18,7 @@ from overlay.net.node import Node
 from overlay.net.request import PeerInfo
 from overlay.registry import EntryType, Reason
 
-READ_MAX: Final = 65_536  # stored entries that are looked at after a start: our guess, as many words as are remembered
+SPEAKING: Final = frozenset({"drift", "admission"})  # types of entries that say something of others' evidence
 
 
 class Standings:
@@ -35,7 +36,7 @@ class Standings:
         """Learn what is stored, and from now on what comes."""
         self._log = log
         log.listen(self._take)
-        self._take(await log.newest(last=READ_MAX))
+        self._take(await log.select(Query(types=SPEAKING, last=WORDS_MAX)))
 
     def observe(self, event: NodeEvent) -> None:
         """What we find ourselves counts at once."""

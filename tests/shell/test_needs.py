@@ -187,7 +187,7 @@ def counted(node: LocalNode, about: LocalNode) -> int:
 
 
 async def test_a_signer_that_reports_drift_limits_a_node_everywhere_until_it_is_let_in_again() -> None:
-    async with mesh("alice", "bob", "carol") as (alice, bob, carol):
+    async with mesh("alice", "bob", "carol", attest_every=600.0) as (alice, bob, carol):  # no newer evidence meanwhile
         assert counted(carol, bob) == 4
         await drift_of(alice, bob)
         await until(lambda: counted(carol, bob) == 1)
