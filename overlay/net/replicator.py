@@ -9,6 +9,7 @@ import trio
 from overlay.core.keys import NodeId
 from overlay.core.mesh.reconcile import (
     HeadsDiffer,
+    ItemShown,
     ItemsVerified,
     Misbehaved,
     PeerAgrees,
@@ -46,11 +47,32 @@ class ChainKeeper(Protocol):
         ...
 
 
+class ForkKeeper(Protocol):
+    """Who looks for proofs where two copies of an audit log differ, and hears of those that others have found."""
+
+    def peer_opened(self, peer: NodeId) -> None:
+        """There is a link to this peer. Must not block."""
+        ...
+
+    def peer_closed(self, peer: NodeId) -> None:
+        """There is none any more. Must not block."""
+        ...
+
+    def received(self, sender: NodeId, body: bytes) -> None:
+        """FORK_PROOF. Must not block. Raises Refused: the link ends."""
+        ...
+
+    def watch(self, event: HeadsDiffer | ItemShown) -> None:
+        """A peer has another copy than we, or has shown an item of it. Must not block."""
+        ...
+
+
 class Replicator:
     """One keeper on the mesh."""
 
     def __init__(self, keeper: ChainKeeper, *, send: SendTo, rejected: Rejected) -> None:
         self.keeper = keeper
+        self.watch: Callable[[HeadsDiffer | ItemShown], None] = lambda _event: None  # see `ForkKeeper`
         self.warning = ""  # why our store could not be read for a peer the last time; empty while it can
         self._machine = keeper.machine
         self._send = send
@@ -127,6 +149,9 @@ class Replicator:
                 case HeadsDiffer(peer=peer, log_id=log_id):
                     self._rejected(peer, Reason.FORKED, f"another history of log {log_id.hex()}")
                     self._notify()
+                    self.watch(event)
+                case ItemShown():
+                    self.watch(event)
         self.flush()
 
     async def _store_all(self) -> None:

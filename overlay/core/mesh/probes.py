@@ -56,8 +56,15 @@ class Probes:
         """Those that do not come any more."""
         return self._without_answer(lambda _peer, one: now >= one.expires)
 
+    def again(self, peer: NodeId, now: float) -> list[tuple[bytes, int]]:
+        """There is another link to this peer: what it is asked anew, by log and number."""
+        found = [(log_id, one.index) for (owing, log_id), one in self._asked.items() if owing == peer]
+        for log_id, index in found:
+            self.ask(peer, log_id, index, now)
+        return found
+
     def closed(self, peer: NodeId) -> list[ItemShown]:
-        """There is no link any more, or another one: what it owed does not come."""
+        """There is no link any more: what it owed does not come."""
         return self._without_answer(lambda owing, _one: owing == peer)
 
     def _without_answer(self, lost: Callable[[NodeId, _Probe], bool]) -> list[ItemShown]:

@@ -227,7 +227,8 @@ class Reconcile:
         known = self._peers.setdefault(peer, _Peer())
         known.news.update(self._heads)
         known.pauses.clear()
-        self._late += self._probes.closed(peer)
+        for log_id, index in self._probes.again(peer, now):
+            self._out.append((peer, FrameType.WANT, make_want(self.kind, Want(log_id, index, 1))))
         self._forget_owed(peer)
         self._tell_at = min(self._tell_at, now + HEADS_EVERY)
 

@@ -64,6 +64,10 @@ def test_a_peer_that_goes_shows_nothing(ours: Ours) -> None:
     assert ours.wait(0) == [ItemShown(BOB, LOG, 1, None)]
 
 
-def test_another_link_owes_nothing(ours: Ours) -> None:
+def test_over_another_link_it_is_asked_again(ours: Ours) -> None:
+    ours.machine.messages_to_send()
+    ours.now += REPLICATION_ANSWER_WITHIN - 1
     ours.open(BOB)
-    assert ours.wait(0) == [ItemShown(BOB, LOG, 2, None)]
+    assert [(peer, open_want(ours.kind, body)) for peer, body in ours.sent(FrameType.WANT)] == [(BOB, Want(LOG, 2, 1))]
+    assert ours.wait(1) == []
+    assert ours.items(BOB, 2, item(2, "fork"), wanted=2) == [ItemShown(BOB, LOG, 2, item(2, "fork"))]
