@@ -20,7 +20,7 @@ from overlay.net.peer import Peer
 from overlay.net.statistics import NodeStatistics
 from overlay.store.state import StateFolder, default_location, holder
 
-START_TIMEOUT: Final = 20.0  # seconds from a node's lock to its socket: our guess, a slow TPM takes 2, a busy machine ten times as long
+START_TIMEOUT: Final = 20.0  # seconds from a node's lock to its socket: our guess; a slow TPM takes 2
 START_POLL: Final = 0.05
 
 
