@@ -108,6 +108,11 @@ class AuditLog:
         return self._commits.warning
 
     @property
+    def signer(self) -> LogSigner:
+        """The keys under which our log is written."""
+        return self._commits.own.signer
+
+    @property
     def waits(self) -> bool:
         """Whether entries of ours wait until it is known that our copy of our log is the newest one."""
         return self._commits.waits

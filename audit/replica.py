@@ -114,6 +114,19 @@ class AuditReplica:
         key = self._keys.get(kid)
         return None if key is None else key.credentials
 
+    def keys_of(self, node_id: NodeId) -> tuple[KeyInForce, ...]:
+        """Its endorsements that are still remembered, the newest first."""
+        found = (key for key in self._keys.values() if key.peer.node_id == node_id)
+        return tuple(sorted(found, key=lambda key: key.not_before, reverse=True))
+
+    def witness_candidates(self) -> Mapping[NodeId, KeyInForce]:
+        """Of each author the newest endorsement that is in force now, if it names a witness key."""
+        at, found = self._at(), {}
+        for key in sorted(self._keys.values(), key=lambda key: key.not_before):
+            if key.not_before <= at <= key.not_after and key.peer.endorsement.witness_public is not None:
+                found[key.peer.node_id] = key
+        return found
+
     def certificate_of(self, node_id: NodeId) -> VerifiedCertificate | None:
         """The newest certificate that a log of this node has shown. It may have ended, or have been revoked."""
         return self._certificates.get(node_id)

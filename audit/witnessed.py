@@ -5,13 +5,12 @@ time lies in the life of that endorsement. A checkpoint is witnessed when q of t
 logged last before it; it is then of the q-th smallest of their times, as each of the others may be a lie.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Final
 
 from audit.chain import KeyInForce, verify_key
 from audit.checkpoint import Checkpoint, UnverifiedCheckpoint, witness_key, witness_name
+from audit.judged import Witnessed, WitnessReport
 from audit.notes import Note, NoteSignature, verify_line
 from audit.quorum import WitnessSet, is_timely
 from audit.store import AuditStore
@@ -19,51 +18,6 @@ from audit.witness_sets import sets_of
 from overlay.core.certificates import Root
 from overlay.core.keys import NodeId
 from overlay.errors import Refused
-
-NOBODY: Final = WitnessSet()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Witnessed:
-    """A checkpoint whose author's line holds, with the cosignatures that hold."""
-
-    checkpoint: Checkpoint
-    witnesses: WitnessSet
-    lines: Mapping[NodeId, NoteSignature] = field(repr=False)
-
-    @property
-    def at(self) -> int | None:
-        """Since when it is witnessed, in Unix seconds; None: by too few."""
-        return self.witnesses.reached_at({node: line.timestamp for node, line in self.lines.items()})
-
-    @property
-    def sentence(self) -> str:
-        """For people."""
-        return self.witnesses.sentence(len(self.lines))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WitnessReport:
-    """What witnesses say of one log."""
-
-    witnesses: WitnessSet = NOBODY  # those of its end
-    size: int = 0  # entries that are witnessed
-    sentence: str = ""  # how well those are
-    unproven: tuple[range, ...] = ()  # entries whose endorsement has ended, and that were not witnessed in time
-    fault: str = ""  # a checkpoint by the author that says something else than the log
-
-    @property
-    def line(self) -> str:
-        """For people; empty where there is nothing to say."""
-        if self.fault:
-            return self.fault
-        said = []
-        if self.witnesses.nodes:
-            said.append(f"witnessed up to {self.size}: {self.sentence}" if self.size else f"not witnessed: {self.sentence}")
-        if count := sum(len(one) for one in self.unproven):
-            first = self.unproven[0].start
-            said.append(f"{count} unproven from entry {first} on: nobody attests that they were written in time")
-        return "; ".join(said)
 
 
 class Judge:
@@ -91,9 +45,10 @@ class Judge:
         """Its logs have shown another endorsement."""
         self._keys.pop(node_id, None)
 
-    def check_author(self, found: UnverifiedCheckpoint) -> None:
-        """Whether a message key of its author signed it. Raises Refused(BAD_SIGNATURE)."""
-        found.verify_any({key.peer.message_public for key in self.keys(found.says.node_id)})
+    def check_author(self, found: UnverifiedCheckpoint) -> NoteSignature:
+        """The line by which a message key of its author signed it. Raises Refused(BAD_SIGNATURE)."""
+        public = found.verify_any({key.peer.message_public for key in self.keys(found.says.node_id)})
+        return found.note.signature_of(found.says.author_key(public))
 
     def judge(self, checkpoint: Checkpoint, note: Note, witnesses: WitnessSet) -> Witnessed:
         """Which of these witnesses have cosigned; lines of others, and lines that do not hold, do not count."""

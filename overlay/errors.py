@@ -61,6 +61,10 @@ class CheckFailed(OverlayError):
     """A verification found something wrong."""
 
 
+class NoWitnesses(OverlayError):
+    """Nobody is there to witness this log: nobody could attest how far it reached when."""
+
+
 class UsageError(OverlayError):
     """The command, a setting or an argument is not of the right form."""
 

@@ -150,16 +150,14 @@ class FrameType(IntEnum):
     HEADS = 0x40
     WANT = 0x41
     ITEMS = 0x42
-    CHECKPOINT = 0x43  # reserved, with the two after it
+    CHECKPOINT = 0x43
     COSIGNATURE = 0x44
-    FORK_PROOF = 0x45
+    FORK_PROOF = 0x45  # reserved
 
 
 RESERVED_FRAMES: Final = frozenset(
     {
         FrameType.EVIDENCE_PART,
-        FrameType.CHECKPOINT,
-        FrameType.COSIGNATURE,
         FrameType.FORK_PROOF,
         FrameType.PUBLISH,
         FrameType.TRANSIENT,
@@ -252,7 +250,7 @@ class EntryType(IntEnum):
 
     LOG_OPEN = 1
     ENDORSEMENT = 2
-    WITNESSES = 3  # reserved
+    WITNESSES = 3
     FORK = 4  # reserved
     LIFECYCLE = 5
     ADMISSION = 6

@@ -31,6 +31,8 @@ _LANES: Final = {
     FrameType.HEADS: Lane.AUDIT,
     FrameType.WANT: Lane.AUDIT,
     FrameType.ITEMS: Lane.AUDIT,
+    FrameType.CHECKPOINT: Lane.AUDIT,
+    FrameType.COSIGNATURE: Lane.AUDIT,
     FrameType.CALL: Lane.CALLS,
     FrameType.REPLY: Lane.CALLS,
     FrameType.REPLY_CREDIT: Lane.CALLS,

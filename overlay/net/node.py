@@ -76,8 +76,8 @@ from overlay.net.link import Link
 from overlay.net.peer import Peer
 from overlay.net.peer_warnings import peer_warnings
 from overlay.net.pool import Pool
-from overlay.net.ports import Finder, NoStandings, Standings, TrustKeeper
-from overlay.net.replicator import ChainKeeper, Replicator
+from overlay.net.ports import Finder, NoStandings, Standings, TrustKeeper, WitnessKeeper
+from overlay.net.replicator import ChainKeeper, ForkKeeper, Replicator
 from overlay.net.request import Handler, PeerInfo
 from overlay.net.rights import Rights
 from overlay.net.statistics import LinkStatistics
@@ -114,7 +114,9 @@ class NodeParts:
     services: Mapping[str, Handler]
     streams: Mapping[str, StreamHandler] = field(default_factory=dict)
     transient: TransientHandler
+    forks: ForkKeeper | None = None  # without one nobody looks for proofs, and none are heard
     standings: Standings = field(default_factory=NoStandings)
+    witnesses: WitnessKeeper | None = None  # without one nothing is witnessed
     trust_keeper: TrustKeeper | None = None  # without one no guests come in, and nothing is heard of the authority
     rekey: RekeyTimes = field(default_factory=RekeyTimes)
     attest: AttestTimes = field(default_factory=AttestTimes)
@@ -157,8 +159,10 @@ class Node:
             hosts=lambda mode: None if keeper is None else keeper.host(mode), tell=self._on_guest_refused,
         )
         self.replicators = {
-            keeper.kind: Replicator(keeper, send=self._send_to, rejected=self._rejected) for keeper in parts.keepers
+            keeper.kind: Replicator(keeper, send=self._send_to, rejected=self.rejected) for keeper in parts.keepers
         }
+        if parts.forks is not None and ChainKind.AUDIT in self.replicators:
+            self.replicators[ChainKind.AUDIT].watch = parts.forks.watch
 
     @property
     def identity(self) -> LocalIdentity:
@@ -350,14 +354,20 @@ class Node:
         )
         for replicator in self.replicators.values():
             replicator.peer_opened(link.peer.node_id)
+        if self.parts.witnesses is not None:
+            self.parts.witnesses.peer_opened(link.peer.node_id)
         if self.parts.trust_keeper is not None:
             self.parts.trust_keeper.peer_opened(link.peer.node_id)
+        if self.parts.forks is not None:
+            self.parts.forks.peer_opened(link.peer.node_id)
         self._notify_peers()
 
     def link_replaced(self, peer: NodeId) -> None:
         """A link to this peer has ended, another one stays: heads are told again, and what it owed is asked for again."""
         for replicator in self.replicators.values():
             replicator.peer_opened(peer)
+        if self.parts.witnesses is not None:
+            self.parts.witnesses.peer_opened(peer)
 
     def peer_down(self, peer: NodeId, link: Link) -> None:
         """There is no link to this peer any more."""
@@ -367,6 +377,10 @@ class Node:
         self.emit(PeerDown(name=name, node=node, reason=ended.reason, detail=detail, by_peer=ended.by_peer))
         for replicator in self.replicators.values():
             replicator.peer_closed(peer)
+        if self.parts.witnesses is not None:
+            self.parts.witnesses.peer_closed(peer)
+        if self.parts.forks is not None:
+            self.parts.forks.peer_closed(peer)
         self.skews.forget(peer)
         self._notify_peers()
 
@@ -450,16 +464,31 @@ class Node:
                 self._desk.on_credit(calls, message)
             case FrameType.TRANSIENT_BATCH:
                 self.parts.transient(body, self._info(link))
+            case FrameType.FORK_PROOF:
+                self._take_fork_proof(message)
             case kind if kind in TRUST_FRAMES:
                 if self.parts.trust_keeper is None:
                     raise Refused(Reason.UNSUPPORTED, f"{kind.name}: this node keeps no trust")
                 self.parts.trust_keeper.received(message.peer, kind, body)
-            case FrameType.HEADS | FrameType.WANT | FrameType.ITEMS:
-                chain_kind = _chain_kind(body)
-                replicator = None if chain_kind is None else self.replicators.get(chain_kind)
-                if replicator is None:
-                    raise Refused(Reason.UNSUPPORTED, "a kind of chain that this node does not keep")
-                replicator.received(message.peer.node_id, message.type, body)
+            case kind:
+                self._take_of_logs(message, kind)
+
+    def _take_of_logs(self, message: MessageReceived, kind: FrameType) -> None:
+        if kind in (FrameType.CHECKPOINT, FrameType.COSIGNATURE):
+            if self.parts.witnesses is None:
+                raise Refused(Reason.UNSUPPORTED, f"{kind.name}: this node keeps no log")
+            self.parts.witnesses.received(message.peer, kind, message.body)
+        elif kind in (FrameType.HEADS, FrameType.WANT, FrameType.ITEMS):
+            chain_kind = _chain_kind(message.body)
+            replicator = None if chain_kind is None else self.replicators.get(chain_kind)
+            if replicator is None:
+                raise Refused(Reason.UNSUPPORTED, "a kind of chain that this node does not keep")
+            replicator.received(message.peer.node_id, kind, message.body)
+
+    def _take_fork_proof(self, message: MessageReceived) -> None:
+        if self.parts.forks is None:
+            raise Refused(Reason.UNSUPPORTED, "fork proofs: this node keeps no log")
+        self.parts.forks.received(message.peer.node_id, message.body)
 
     async def call(self, peer: NodeId, method: str, body: bytes, timeout: float) -> bytes:  # noqa: ASYNC109
         """See `Peer.call`."""
@@ -534,7 +563,7 @@ class Node:
                 return  # the machine asks another peer
 
     def tell(self, peer: NodeId, frame: FrameType, body: bytes) -> bool:
-        """Send one of `TRUST_FRAMES` to a linked peer; whether there was a link to take it."""
+        """Send one of `TRUST_FRAMES`, or what witnesses say, to a linked peer; whether there was a link to take it."""
         link = self.pool.links.get(peer)
         if link is None or not link.is_open:
             return False
@@ -575,7 +604,8 @@ class Node:
         for link in self.pool.all_links:
             link.close(reason)
 
-    def _rejected(self, peer: NodeId, reason: Reason, detail: str) -> None:
+    def rejected(self, peer: NodeId, reason: Reason, detail: str) -> None:
+        """A peer sent something of a log that does not hold: all are told, and but for a fork its link ends."""
         link = self.pool.links.get(peer)
         if link is None:
             return

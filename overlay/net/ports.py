@@ -64,6 +64,22 @@ class NoStandings:
         return None
 
 
+class WitnessKeeper(Protocol):
+    """Has what peers log witnessed, and what we log. The engine carries its messages and knows nothing of them."""
+
+    def peer_opened(self, peer: NodeId) -> None:
+        """There is a link to this peer, or another one than before. Must not block."""
+        ...
+
+    def peer_closed(self, peer: NodeId) -> None:
+        """There is none any more. Must not block."""
+        ...
+
+    def received(self, peer: VerifiedPeer, kind: FrameType, body: bytes) -> None:
+        """CHECKPOINT or COSIGNATURE, under the credentials with which it came. Must not block. Raises Refused."""
+        ...
+
+
 class TrustKeeper(Protocol):
     """Who may be here: takes guests, hears what the authority says, and tells newcomers what they do not know."""
 

@@ -38,7 +38,10 @@ SHELLS = (
     "audit.stored_tree",  # a database
     "audit.member",  # a state folder
     "audit.verifier",  # a database
+    "audit.own_checkpoints",  # tasks
     "audit.witness_store",  # a database
+    "audit.witnessed",  # a database
+    "audit.witnessing",  # tasks
     "audit.writer",  # threads
 )
 IMPURE = {
