@@ -1,5 +1,6 @@
 """What the policy says that services, topics and roles need, between whole nodes that run."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from audit.entry import Entry
 from audit.log import AuditLog
 from overlay.app.local import LocalNode
 from overlay.core.policy_parts import NOTHING
+from overlay.core.trust import Quarantine
 from overlay.errors import NotAllowed, Refused
 from overlay.events import NodeEvent, ServiceRefused
 from overlay.net.request import PeerInfo, Request
@@ -196,6 +198,18 @@ async def test_a_signer_that_reports_drift_limits_a_node_everywhere_until_it_is_
         await log_of(alice).append(EntryType.ADMISSION, bodies.admission(bob.node_id, bytes(32), level=4, evidence=2))
         await until(lambda: counted(carol, bob) == 4)
         assert not any("level 1" in warning for warning in carol.statistics().warnings)
+
+
+async def test_the_word_of_whoever_is_in_quarantine_counts_for_nothing_and_its_certificate_gives_no_level() -> None:
+    async with mesh("alice", "bob", "carol", attest_every=600.0) as (alice, bob, carol):
+        await drift_of(alice, bob)
+        await until(lambda: counted(carol, bob) == 1)
+        assert carol.engine.parts.standings.member(alice.node_id) is not None
+        ledger = carol.seat.ledger
+        end = carol.seat.parts.at() + timedelta(hours=1)
+        ledger.trust = ledger.trust.with_quarantine(Quarantine(alice.node_id, end, bytes(32)))
+        assert counted(carol, bob) == 4
+        assert carol.engine.parts.standings.member(alice.node_id) is None
 
 
 async def test_nodes_that_are_neither_signers_nor_well_attested_limit_nobody() -> None:
