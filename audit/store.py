@@ -81,7 +81,7 @@ class LogRow:
     key_seq: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class EntryRow:
     """What the file says of an entry; nothing of it has been checked."""
 
@@ -254,12 +254,24 @@ class AuditStore:
         names = _LOG_COLUMNS.split(", ")
         return [LogRow(**dict(zip(names, row, strict=True))) for row in rows]
 
-    def rows(self, number: int) -> Iterator[EntryRow]:
-        """Every entry of a log, in the order of `seq`."""
+    def block(self, number: int, start: int, count: int) -> list[tuple[Any, ...]]:
+        """The next entries of a log in the order of `seq`, with the fields of `EntryRow`; for 0, the first of all."""
+        where = "log = ? AND seq >= ?" if start else "log = ? AND ? = 0"
+        query = f"SELECT seq, hlc, type, hash, raw FROM entries WHERE {where} ORDER BY seq LIMIT ?"  # noqa: S608 - constants
+        return self._fetch(query, (number, start, count))
+
+    def recorded(self, number: int, seq: int) -> tuple[Any, Any]:
+        """What is recorded of the hash and the time of an entry; None twice if it is not there."""
+        rows = self._fetch("SELECT hash, hlc FROM entries WHERE log = ? AND seq = ?", (number, seq))
+        return rows[0] if rows else (None, None)
+
+    def nodes(self, number: int) -> Iterator[tuple[Any, Any, Any]]:
+        """Level, place and hash of every node that is kept of a log's tree, level by level."""
         with _errors(self._path):
-            query = "SELECT seq, hlc, type, hash, raw FROM entries WHERE log = ? ORDER BY seq"
-            for seq, hlc, entry_type, entry_hash, raw in self._reader.execute(query, (number,)):
-                yield EntryRow(seq=seq, hlc=hlc, type=entry_type, hash=entry_hash, raw=raw)
+            if not self._keeps_checkpoints():
+                return
+            query = "SELECT level, place, hash FROM nodes WHERE log = ? ORDER BY level, place"
+            yield from self._reader.execute(query, (number,))
 
     def without_log(self) -> int:
         """How many entries belong to no log: none, unless someone deleted a row of `logs`."""

@@ -5,20 +5,30 @@ compared, and so is the end of a log with what the next incarnation says of it. 
 log cut off together with its records, or a log that is gone as a whole.
 """
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 from audit.batch import DAMAGED
 from audit.bodies import Former, LogOpen
-from audit.chain import ChainState, extend
-from audit.entry import LOG_ID_SIZE, parse_entry
-from audit.store import AuditStore, EntryRow, LogRow
+from audit.chain import ChainState
+from audit.entry import parse_entry
+from audit.lookahead import Lookahead
+from audit.store import AuditStore, LogRow
+from audit.walk import BadRecord, Walk
 from overlay.core.certificates import Root
-from overlay.core.keys import NodeId
 from overlay.core.mesh.chains import item_hash
 from overlay.errors import CheckFailed, Refused, StateDamaged
 from overlay.registry import Reason
+
+MANY: Final = 4096  # entries for which threads are worth their start: our guess
+THREADS_MAX: Final = 8  # beyond that the interpreter is busy all the time: our guess
+
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,20 +97,43 @@ class Report:
             raise CheckFailed((*bad, *self.faults)[0], hint="compare with the copies of other nodes; leave this file as it is")
 
 
-def verify_store(path: Path, root: Root) -> Report:
+def verify_store(
+    path: Path, root: Root, *, threads: int | None = None, progress: Progress = lambda _done, _total: None
+) -> Report:
     """Verify every log in a store, also while a node writes to it.
+
+    Args:
+        threads: how many help; None for as many as there are cores, if there is enough to do.
+        progress: told now and then how many entries of how many were judged.
 
     Raises:
         StateDamaged: the file cannot be read at all.
     """
-    store = AuditStore.open_readonly(path)
-    try:
-        with store.snapshot():
-            reports = {row.log_id: verify_log(store, row, root) for row in store.logs()}
-            reports |= {log.log_id: log for log in _cut_off(store, reports)}
-            return Report(logs=tuple(reports.values()), faults=_file_faults(store))
-    finally:
-        store.close()
+    with ExitStack() as stack:
+        store = AuditStore.open_readonly(path)
+        stack.callback(store.close)
+        stack.enter_context(store.snapshot())
+        rows = store.logs()
+        total = sum(row.size for row in rows if isinstance(row.size, int))
+        count = _threads(total) if threads is None else threads
+        ahead = stack.enter_context(Lookahead(path, root, count)) if count else None
+        walk, reports = Walk(store, root, ahead), dict[bytes, LogReport]()
+        done = 0
+        for row in rows:
+            reports[row.log_id] = verify_log(walk, row, partial(_tell, progress, done, total))
+            done += reports[row.log_id].recorded
+        reports |= {log.log_id: log for log in _cut_off(store, reports)}
+        return Report(logs=tuple(reports.values()), faults=_file_faults(store))
+
+
+def _tell(progress: Progress, before: int, total: int, size: int) -> None:
+    progress(before + size, total)
+
+
+def _threads(entries: int) -> int:
+    """None for a small store; else one for each core that we may use."""
+    cores = len(os.sched_getaffinity(0))
+    return min(cores, THREADS_MAX) if cores > 1 and entries >= MANY else 0
 
 
 def _file_faults(store: AuditStore) -> tuple[str, ...]:
@@ -111,18 +144,16 @@ def _file_faults(store: AuditStore) -> tuple[str, ...]:
     return tuple(faults)
 
 
-def verify_log(store: AuditStore, row: LogRow, root: Root) -> LogReport:
+def verify_log(walk: Walk, row: LogRow, progress: Callable[[int], None] = lambda _size: None) -> LogReport:
     """Verify one log, up to the first entry that does not hold."""
     state: ChainState | None = None
     try:
-        state = _begin(row)
-        for entry in store.rows(row.number):
-            state = _follow(state, entry, root)
-        _check_end(state, row)
+        for state in walk.steps(row):
+            progress(state.size)
         return _report(row, state, None)
     except Refused as error:
         return _report(row, state, Fault(seq=_size(state), reason=error.reason, detail=error.detail))
-    except _BadRecord as error:
+    except BadRecord as error:
         return _report(row, state, Fault(seq=None, reason=Reason.CHAIN_BROKEN, detail=str(error)))
     except StateDamaged as error:
         return _report(row, state, Fault(seq=_size(state), reason=Reason.MALFORMED, detail=str(error)))
@@ -153,55 +184,6 @@ def _former(store: AuditStore, report: LogReport) -> Former | None:
     return LogOpen.read(parse_entry(raw).says.body).former
 
 
-class _BadRecord(Exception):
-    """The row of a log says something else than its entries."""
-
-
-def _begin(row: LogRow) -> ChainState:
-    """The state before entry 0."""
-    if not isinstance(row.node_id, bytes) or not isinstance(row.log_id, bytes):
-        raise _BadRecord("node and log ids are bytes")
-    if len(row.node_id) != len(NodeId(bytes(32))) or len(row.log_id) != LOG_ID_SIZE:
-        raise _BadRecord("ids of another length")
-    return ChainState(node_id=NodeId(row.node_id), log_id=row.log_id)
-
-
-def _follow(state: ChainState, row: EntryRow, root: Root) -> ChainState:
-    """The state after one stored entry; raises Refused."""
-    if row.seq != state.size:
-        raise Refused(Reason.CHAIN_BROKEN, f"entry {state.size} is missing, entry {row.seq} follows")
-    if not isinstance(row.raw, bytes):
-        raise Refused(Reason.MALFORMED, "no bytes where an entry was expected")
-    found = item_hash(row.raw)
-    try:
-        extension = extend(state, [row.raw], root, at=None)
-    except Refused as error:
-        changed = isinstance(row.hash, bytes) and row.hash != found
-        expected = f"; its hash is {found.hex()}, expected {row.hash.hex()}" if changed else ""
-        raise Refused(error.reason, f"{error}{expected}") from None
-    (entry,) = extension.entries
-    recorded = {"hash": (row.hash, entry.hash), "time": (row.hlc, entry.hlc), "type": (row.type, entry.type)}
-    for what, (there, right) in recorded.items():
-        if there != right:
-            raise Refused(Reason.CHAIN_BROKEN, f"the recorded {what} is {_show(there)}, expected {_show(right)}")
-    return extension.state
-
-
-def _check_end(state: ChainState, row: LogRow) -> None:
-    """What is recorded of the log fits its entries."""
-    if isinstance(row.size, int) and state.size < row.size:
-        raise Refused(Reason.CHAIN_BROKEN, f"entry {state.size} is missing: {row.size} entries are recorded")
-    key_seq = 0 if state.key is None else state.key.seq
-    recorded = {
-        "size": (row.size, state.size), "root": (row.root, state.root), "edge": (row.edge, b"".join(state.tree.edge)),
-        "last hash": (row.last, state.last), "time": (row.hlc, state.hlc), "number": (row.k, state.k),
-        "entry with the key": (row.key_seq, key_seq),
-    }  # fmt: skip
-    for what, (there, expected) in recorded.items():
-        if there != expected:
-            raise _BadRecord(f"the {what} is {_show(there)}, expected {_show(expected)}")
-
-
 def _bytes(recorded: object) -> bytes:
     """A recorded id; anything but bytes is reported as none."""
     return recorded if isinstance(recorded, bytes) else b""
@@ -209,10 +191,6 @@ def _bytes(recorded: object) -> bytes:
 
 def _size(state: ChainState | None) -> int:
     return 0 if state is None else state.size
-
-
-def _show(value: object) -> str:
-    return value.hex() if isinstance(value, bytes) else repr(value)
 
 
 def _report(row: LogRow, state: ChainState | None, fault: Fault | None) -> LogReport:

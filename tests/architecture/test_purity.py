@@ -37,7 +37,9 @@ SHELLS = (
     "audit.store",  # a database
     "audit.stored_tree",  # a database
     "audit.member",  # a state folder
+    "audit.lookahead",  # threads
     "audit.verifier",  # a database
+    "audit.walk",  # a database
     "audit.own_checkpoints",  # tasks
     "audit.witness_store",  # a database
     "audit.witnessed",  # a database
