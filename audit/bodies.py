@@ -46,6 +46,7 @@ FORMS: Final[Mapping[EntryType, tuple[tuple[str, Kind], ...]]] = {
     ),
     EntryType.ADMISSION: (("peer", _NODE), ("kid", _HASH), ("level", UInt(5)), ("evidence", UInt(255))),
     EntryType.REFUSAL: (("peer", Maybe(_NODE)), ("reason", UInt(255)), ("minute", UInt()), ("count", UInt())),
+    EntryType.FORK: (("node", _NODE), ("kind", UInt(255)), ("proof_hash", _HASH), ("detail", Maybe(Text(DETAIL_MAX)))),
     EntryType.DRIFT: (("peer", _NODE), ("reason", UInt(255)), ("detail", Maybe(Text(DETAIL_MAX)))),
     EntryType.ENROLMENT: (("node", _NODE), ("name", Text(WORD_MAX)), ("roles", Array(Text(WORD_MAX), 16))),
     EntryType.ISSUANCE: (("node", _NODE), ("serial", Bytes(1, 20)), ("leaf_hash", _HASH), ("not_after", UInt())),
@@ -163,6 +164,11 @@ def refusal(peer: NodeId | None, reason: Reason, *, minute: int, count: int = 1)
 def drift(peer: NodeId, reason: Reason, *, detail: str | None = None) -> Body:
     """A member had been admitted, and what it runs is not good any more."""
     return make_body(EntryType.DRIFT, peer=peer, reason=int(reason), detail=detail)
+
+
+def fork(node: NodeId, kind: int, proof_hash: bytes, *, detail: str | None = None) -> Body:
+    """A node has told two stories: of which ForkKind, and the hash of the proof."""
+    return make_body(EntryType.FORK, node=node, kind=int(kind), proof_hash=proof_hash, detail=detail)
 
 
 def enrolment(node: NodeId, name: str, roles: tuple[str, ...]) -> Body:

@@ -6,6 +6,7 @@ A row is written in a transaction of the store, on whose connection these functi
 """
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -48,7 +49,7 @@ def read_forks(connection: sqlite3.Connection) -> list[KeptFork]:
     return found
 
 
-def known_forks(kept: list[KeptFork], root: Root) -> list[ForkProof]:
+def known_forks(kept: Sequence[KeptFork], root: Root) -> list[ForkProof]:
     """Those that hold."""
     proofs = []
     for one in kept:

@@ -156,6 +156,26 @@ class ChainRejected(NodeEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ForkExposed(NodeEvent):
+    """A node has told two stories in its log, and that is proven: nobody speaks to it any more."""
+
+    name: str
+    node: str
+    kind: str
+    detail: str  # what it has signed
+    proof: str  # SHA-256 of the proof, hex
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForkSuspected(NodeEvent):
+    """A peer holds another history of this node's log than we, and nobody shows what would prove it."""
+
+    node: str
+    by: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IdentityCloned(NodeEvent):
     """Two processes seem to run under one identity."""
 

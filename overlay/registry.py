@@ -152,13 +152,12 @@ class FrameType(IntEnum):
     ITEMS = 0x42
     CHECKPOINT = 0x43
     COSIGNATURE = 0x44
-    FORK_PROOF = 0x45  # reserved
+    FORK_PROOF = 0x45
 
 
 RESERVED_FRAMES: Final = frozenset(
     {
         FrameType.EVIDENCE_PART,
-        FrameType.FORK_PROOF,
         FrameType.PUBLISH,
         FrameType.TRANSIENT,
     }
@@ -251,7 +250,7 @@ class EntryType(IntEnum):
     LOG_OPEN = 1
     ENDORSEMENT = 2
     WITNESSES = 3
-    FORK = 4  # reserved
+    FORK = 4
     LIFECYCLE = 5
     ADMISSION = 6
     REFUSAL = 7

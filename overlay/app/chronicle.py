@@ -22,6 +22,7 @@ from overlay.events import (
     CertificateSigned,
     ChainRejected,
     EndComes,
+    ForkExposed,
     LinkRefused,
     NodeEvent,
     NodeStarted,
@@ -34,7 +35,7 @@ from overlay.events import (
     ServiceRefused,
     TrustLost,
 )
-from overlay.registry import EntryType, EvidenceKind, OrderKind, Reason
+from overlay.registry import EntryType, EvidenceKind, ForkKind, OrderKind, Reason
 
 MINUTE: Final = 60.0
 ADMITTED: Final = "admitted "  # said again when a drift has been written since: it takes the drift back
@@ -110,7 +111,7 @@ class Chronicle:
                 pass
             case (
                 PeerWarning() | OrderTaken() | CertificateSigned() | RevocationsChanged() | PolicyChanged() | AuthorityChanged()
-                | EndComes()
+                | EndComes() | ForkExposed()
             ):
                 return _of_mesh(event)
             case LinkRefused() if not event.by_peer:
@@ -155,6 +156,15 @@ def _of_mesh(event: NodeEvent) -> Draft | None:
         case CertificateSigned():
             digest = bytes.fromhex(event.leaf)
             return EntryType.ISSUANCE, bodies.issuance(NodeId.parse(event.node), int(event.serial, 16), digest, event.ends)
+        case ForkExposed():
+            proof, what = bytes.fromhex(event.proof), ForkKind[event.kind.upper()]
+            return EntryType.FORK, bodies.fork(NodeId.parse(event.node), what, proof, detail=event.detail[:512])
+    return _in_force(event)
+
+
+def _in_force(event: NodeEvent) -> Draft | None:
+    """Another list, policy or authority."""
+    match event:
         case RevocationsChanged():
             nodes = map(NodeId.parse, event.nodes)
             return EntryType.REVOCATION, bodies.revocation(event.number, bytes.fromhex(event.list), nodes)

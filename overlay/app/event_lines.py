@@ -10,6 +10,8 @@ from overlay.events import (
     EndComes,
     EvidenceFailed,
     FinderFailed,
+    ForkExposed,
+    ForkSuspected,
     IdentityCloned,
     LinkRefused,
     LinkRekeyed,
@@ -91,9 +93,18 @@ def _describe_rest(event: NodeEvent) -> str:
             return f"{event.name} is not what the policy lists, which only warns: {event.detail}"
         case IdentityCloned():
             return f"two processes run as {event.name}: stop one, or its identity was stolen"
-        case _:
-            fields = event.fields()
-            return " ".join([str(fields.pop("event")), *(f"{key}={value}" for key, value in fields.items())])
+    return _of_fork(event)
+
+
+def _of_fork(event: NodeEvent) -> str:
+    """Of a node that has told two stories; of what is told nowhere else, its fields."""
+    match event:
+        case ForkExposed():
+            return f"{event.name} has told two stories, proven: it has signed {event.detail}; it is out"
+        case ForkSuspected():
+            return f"{event.node[:8]} is suspected of two stories, by a copy of {event.by[:8]}: {event.detail}"
+    fields = event.fields()
+    return " ".join([str(fields.pop("event")), *(f"{key}={value}" for key, value in fields.items())])
 
 
 def _of_quarantine(event: QuarantineBegan | QuarantineEnded) -> str:

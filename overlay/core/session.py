@@ -61,6 +61,7 @@ APPLICATION = frozenset(
         FrameType.CALL, FrameType.REPLY, FrameType.REPLY_CREDIT, FrameType.CANCEL, FrameType.TRANSIENT_BATCH,
         FrameType.HEADS, FrameType.WANT, FrameType.ITEMS, FrameType.TRUST_UPDATE, FrameType.AUTHORITY_OBJECT,
         FrameType.AUTHORITY_ROUND, FrameType.ORDER, FrameType.CHECKPOINT, FrameType.COSIGNATURE,
+        FrameType.FORK_PROOF,
     }
 )
 STREAM = frozenset(

@@ -464,8 +464,6 @@ class Node:
                 self._desk.on_credit(calls, message)
             case FrameType.TRANSIENT_BATCH:
                 self.parts.transient(body, self._info(link))
-            case FrameType.FORK_PROOF:
-                self._take_fork_proof(message)
             case kind if kind in TRUST_FRAMES:
                 if self.parts.trust_keeper is None:
                     raise Refused(Reason.UNSUPPORTED, f"{kind.name}: this node keeps no trust")
@@ -478,17 +476,16 @@ class Node:
             if self.parts.witnesses is None:
                 raise Refused(Reason.UNSUPPORTED, f"{kind.name}: this node keeps no log")
             self.parts.witnesses.received(message.peer, kind, message.body)
+        elif kind is FrameType.FORK_PROOF:
+            if self.parts.forks is None:
+                raise Refused(Reason.UNSUPPORTED, "fork proofs: this node keeps no log")
+            self.parts.forks.received(message.peer.node_id, message.body)
         elif kind in (FrameType.HEADS, FrameType.WANT, FrameType.ITEMS):
             chain_kind = _chain_kind(message.body)
             replicator = None if chain_kind is None else self.replicators.get(chain_kind)
             if replicator is None:
                 raise Refused(Reason.UNSUPPORTED, "a kind of chain that this node does not keep")
             replicator.received(message.peer.node_id, kind, message.body)
-
-    def _take_fork_proof(self, message: MessageReceived) -> None:
-        if self.parts.forks is None:
-            raise Refused(Reason.UNSUPPORTED, "fork proofs: this node keeps no log")
-        self.parts.forks.received(message.peer.node_id, message.body)
 
     async def call(self, peer: NodeId, method: str, body: bytes, timeout: float) -> bytes:  # noqa: ASYNC109
         """See `Peer.call`."""
@@ -572,6 +569,10 @@ class Node:
         except PeerUnreachable:
             return False
         return True
+
+    def flush_logs(self) -> None:
+        """Send what the machine of audit logs owes."""
+        self.replicators[ChainKind.AUDIT].flush()
 
     def linked_ids(self) -> tuple[NodeId, ...]:
         """Who is linked."""

@@ -1,4 +1,4 @@
-"""Tells that this node itself is in quarantine, by an order that it has heard of, and when that is over.
+"""Tells that this node itself is in quarantine, by an order or a fork proof that it has heard of, and when that is over.
 
 The engine keeps such a node out of everything (`Node.kept_out_until`); it goes on by itself when the quarantine ends.
 """
@@ -48,7 +48,7 @@ class OwnQuarantine:
         until = self._engine.kept_out_until
         if until is not None:
             when = f"{until:%Y-%m-%d %H:%M} UTC"
-            return (f"this node is in quarantine until {when}, by an operator's order: it stays out of everything until then",)
+            return (f"this node is in quarantine until {when}: it stays out of everything until then",)
         return ()
 
     def trust_moved(self) -> None:

@@ -12,7 +12,7 @@ from audit.bodies import FORMS, application, describe, make_body, read_applicati
 from overlay.core.keys import NodeId
 from overlay.core.wire import decode, encode
 from overlay.errors import Refused, UsageError
-from overlay.registry import EntryType, Reason
+from overlay.registry import EntryType, ForkKind, Reason
 from tests.unit.audit.audit_kit import some_log
 
 PEER = NodeId(b"\1" * 32)
@@ -22,6 +22,7 @@ EXAMPLES = {
     EntryType.ADMISSION: bodies.admission(PEER, b"\2" * 32, level=2, evidence=2),
     EntryType.REFUSAL: bodies.refusal(None, Reason.BAD_GATE, minute=29_539_440, count=3),
     EntryType.DRIFT: bodies.drift(PEER, Reason.PCR_MISMATCH, detail="PCR 14"),
+    EntryType.FORK: bodies.fork(PEER, ForkKind.ENTRIES, bytes(32), detail="two entries number 3 in log 0a"),
     EntryType.WITNESSES: bodies.witnesses((PEER,)),
     EntryType.ENROLMENT: bodies.enrolment(PEER, "bob", ("witness",)),
     EntryType.ISSUANCE: bodies.issuance(PEER, 2**158, b"\3" * 32, 1_772_366_400),
