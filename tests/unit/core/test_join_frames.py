@@ -29,6 +29,7 @@ from overlay.core.join_frames import (
 from overlay.core.join_result import JoinResult, SignerHint
 from overlay.core.keys import NodeId
 from overlay.core.limits import CHAIN_BYTES_MAX, GUEST_ANSWER_MAX, GUEST_BYTES_MAX
+from overlay.core.policy import POLICY_MAX
 from overlay.core.wire import make_map, sha256
 from overlay.errors import Refused
 from overlay.registry import Reason
@@ -127,6 +128,17 @@ def test_a_join_with_a_part_of_the_tpm_missing_is_refused(index: int) -> None:
 
 def test_a_boot_log_without_a_tpm_is_refused() -> None:
     assert reason(Join.unpack, make_map(*FIELDS[:5], None, None, None, None, None, b"log")) is Reason.MALFORMED
+
+
+def test_the_largest_bundle_and_chain_of_objects_fit_into_what_a_signer_may_answer() -> None:
+    bundle = Bundle(
+        mesh_name="m" * 63, root=bytes(CHAIN_BYTES_MAX), leaf=bytes(CHAIN_BYTES_MAX), chain=(bytes(CHAIN_BYTES_MAX),),
+        gate_number=2**63, gate_key=bytes(32), policy=bytes(POLICY_MAX), authority_object=bytes(OBJECT_MAX),
+    )  # fmt: skip
+    result = JoinResult(bundle=bundle, authority=(bytes(OBJECT_MAX),))
+    body = result.pack()
+    assert len(body) + 8192 < GUEST_ANSWER_MAX
+    assert JoinResult.unpack(body) == result
 
 
 def test_what_is_too_long_is_refused_before_it_is_read() -> None:

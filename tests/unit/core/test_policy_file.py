@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.core.policy import EK_ROOTS_MAX, Attestation, Mode, Policy
-from overlay.core.policy_file import GRACE_MAX, PolicyFile, parse_policy_file, parse_policy_toml
+from overlay.core.policy_file import PolicyFile, parse_policy_file, parse_policy_toml
 from overlay.core.policy_parts import (
     EARLIER_MAX,
     RULE_DIGESTS_MAX,
@@ -21,6 +21,7 @@ from overlay.core.policy_parts import (
     Needs,
     References,
 )
+from overlay.core.policy_values import GRACE_MAX
 from overlay.errors import UsageError
 from tests.unit.core.authority_kit import make_mesh
 from tests.unit.core.test_policy import FULL
