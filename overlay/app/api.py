@@ -40,7 +40,11 @@ class EntryView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicItem:
-    """A publication that was verified. `seq` counts per author and topic; transient ones have none."""
+    """A publication that was verified. `seq` counts per author and topic; transient ones have none.
+
+    `author`: of one that is linked the level is what it has shown, of another one what its certificate says; never more than what
+    others have found of it leaves (docs/guide/attestation.md).
+    """
 
     topic: str
     author: PeerInfo
@@ -135,7 +139,12 @@ class NodeApi(Protocol):
         ...
 
     async def publish(self, topic: str, body: bytes, *, transient: bool = False) -> Published:
-        """Say something to whoever subscribes, now or later; durable here before it is pushed, unless transient."""
+        """Say something to whoever subscribes, now or later; durable here before it is pushed, unless transient.
+
+        Raises:
+            UsageError: a name that no topic can have, or a body that is too long.
+            Refused: LEVEL_TOO_LOW or NOT_ALLOWED, by what the policy says of the topic; nobody would take it.
+        """
         ...
 
     def subscribe(self, topic: str) -> AbstractAsyncContextManager[AsyncIterator[TopicItem]]:
