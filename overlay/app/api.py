@@ -42,8 +42,8 @@ class EntryView:
 class TopicItem:
     """A publication that was verified. `seq` counts per author and topic; transient ones have none.
 
-    `author`: of one that is linked the level is what it has shown, of another one what its certificate says; never more than what
-    others have found of it leaves (docs/guide/attestation.md).
+    `author`: the level of one that is linked is what it has shown, of another one what its certificate says; never more than
+    what others have found of it leaves (docs/guide/attestation.md).
     """
 
     topic: str
