@@ -15,9 +15,11 @@ from pathlib import Path
 
 import trio
 
+from audit.log import AuditLog
 from overlay.app.compose import Assembly, open_node
 from overlay.app.config import load_config
 from overlay.app.identity import Endorser, load_membership
+from overlay.app.lab.forking import ForkingLog
 from overlay.app.lab.processes import cancel_on_signal
 from overlay.core.endorsement import make_endorsement, verify_endorsement
 from overlay.core.evidence import Binding, Evidence, Prover
@@ -87,6 +89,16 @@ def deaf_signer(assembly: Assembly, _: str) -> Assembly:
     return replace(assembly, parts=replace(assembly.parts, trust_keeper=None if seat is None else _Deaf(seat)))
 
 
+def forked_log(assembly: Assembly, _: str) -> Assembly:
+    """`forked-log`: from its first application entry on, each second peer gets another history of its log."""
+    parts = assembly.parts
+    keepers = [
+        ForkingLog(keeper, parts.trust().root, parts.calendar) if isinstance(keeper, AuditLog) else keeper
+        for keeper in parts.keepers
+    ]
+    return replace(assembly, parts=replace(parts, keepers=keepers))
+
+
 DEFECTS: dict[str, Defect] = {
     "wrong-gate-key": wrong_gate_key,
     "other-mesh": other_mesh,
@@ -94,6 +106,7 @@ DEFECTS: dict[str, Defect] = {
     "replayed-quote": replayed_quote,
     "replayed-rekey": replayed_rekey,
     "deaf-signer": deaf_signer,
+    "forked-log": forked_log,
 }
 
 
