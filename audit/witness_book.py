@@ -102,7 +102,7 @@ class WitnessBook:
         self._told.pop(peer, None)
 
     def heard(self, peer: NodeId, sizes: Mapping[bytes, int]) -> list[bytes]:
-        """It knows logs to be witnessed so far: the messages that it lacks."""
+        """It knows logs to be witnessed so far: what it lacks; and where it has more, up to where we know them to be."""
         theirs = self._theirs.get(peer)
         if theirs is None:
             return []
@@ -112,13 +112,16 @@ class WitnessBook:
         more = [one for log_id, one in self._known.items() if log_id in sizes and one.size > theirs[log_id]]
         for one in more:
             theirs[one.log_id] = one.size
-        return list(make_news([one.kept.note.raw for one in more], {}))
+        wanted = {log_id: self.size(log_id) for log_id, size in sizes.items() if size > self.size(log_id)}
+        return list(make_news([one.kept.note.raw for one in more], wanted))
 
-    def tell(self, peer: NodeId) -> list[bytes]:
-        """The sizes that it has not been told yet."""
+    def tell(self, peer: NodeId, *, again: bool = False) -> list[bytes]:
+        """The sizes that it has not been told yet, or all `again`: it may be able to judge now what it could not then."""
         told = self._told.get(peer)
         if told is None:
             return []
+        if again:
+            told.clear()
         sizes = {log_id: one.size for log_id, one in self._known.items() if told.get(log_id) != one.size}
         told.update(sizes)
         return list(make_news((), sizes))

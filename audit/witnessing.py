@@ -4,6 +4,7 @@ It decides nothing: `audit.witness` and `audit.witness_book` do, and `audit.witn
 store. `audit.own_checkpoints` sees to our own log.
 """
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -35,6 +36,8 @@ from overlay.errors import NoWitnesses, OverlayError, Refused, StateDamaged
 from overlay.registry import EntryType, FrameType, Reason
 
 WAITING_MAX: Final = 256  # messages that wait to be judged; what comes then is told again later: our guess
+AGAIN: Final = 6  # times HEADS_EVERY: then all is told again: our guess
+LATER_MAX: Final = 1024  # logs of which news wait for entries: our guess
 PER_LOG: Final = 8  # checkpoints looked at of each log at the start: our guess; the largest witnessed one is among them
 OPENINGS_MAX: Final = 3  # design: more in a day are an alarm
 A_DAY: Final = timedelta(days=1)
@@ -162,10 +165,10 @@ class Witnessing:
             nursery.start_soon(self._own.run)
             nursery.start_soon(self._judge_all)
             nursery.start_soon(self._store_all)
-            while True:
+            for count in itertools.count(1):
                 await trio.sleep(HEADS_EVERY)
                 for peer in self._peers:
-                    self._send(peer, self._book.tell(peer))
+                    self._send(peer, self._book.tell(peer, again=count % AGAIN == 0))
 
     def _heard(self, entries: tuple[Entry, ...]) -> None:
         for entry in entries:
@@ -240,10 +243,11 @@ class Witnessing:
     async def _on_note(self, peer: VerifiedPeer, found: UnverifiedCheckpoint) -> None:
         one = found.says
         state = self._log.replica.states.get(one.log_id)
-        if state is None or state.node_id != one.node_id or one.size < self._book.size(one.log_id):
+        if one.size < self._book.size(one.log_id) or (state is not None and state.node_id != one.node_id):
             return
-        if one.size > state.size:
-            self._later[one.log_id] = peer, Told(Say.NEWS, (found.note.raw,))
+        if state is None or one.size > state.size:
+            if one.log_id in self._later or len(self._later) < LATER_MAX:
+                self._later[one.log_id] = peer, Told(Say.NEWS, (found.note.raw,))
             return
         known = self._book.merged(await self._log.read_store(partial(self._known, found)))
         if self._book.is_news(known):

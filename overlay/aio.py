@@ -165,6 +165,10 @@ class Audit(Awaiting[Any]):
         """Returns when the head of every linked peer covers the entry: how many they are. With no peer it waits for one."""
         return await self._ask(partial(self._audit.wait_replicated, entry))
 
+    async def wait_witnessed(self, entry: EntryReceipt) -> str:
+        """Returns when the witnesses of its log have signed that they saw it: how many, and how many of them may lie."""
+        return await self._ask(partial(self._audit.wait_witnessed, entry))
+
     async def read(self, *, node: str | None = None, last: int | None = None) -> list[EntryView]:
         """Stored entries, oldest first; of one node (name or id), or all; the last so many."""
         return await self._ask(partial(self._audit.read, node=node, last=last))

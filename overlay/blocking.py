@@ -158,6 +158,11 @@ class Audit(Waiting[Any]):
         waiting = partial(self._audit.wait_replicated, entry)
         return self._ask(waiting, timeout=timeout, late="not every linked peer held the entry")
 
+    def wait_witnessed(self, entry: EntryReceipt, *, timeout: float | None = None) -> str:
+        """Returns when the witnesses of its log have signed that they saw it: how many, and how many of them may lie."""
+        waiting = partial(self._audit.wait_witnessed, entry)
+        return self._ask(waiting, timeout=timeout, late="too few witnesses have signed that they saw the entry")
+
     def read(self, *, node: str | None = None, last: int | None = None) -> list[EntryView]:
         """Stored entries, oldest first; of one node (name or id), or all; the last so many."""
         return self._ask(partial(self._audit.read, node=node, last=last))

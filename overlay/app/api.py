@@ -83,6 +83,13 @@ class AuditApi(Protocol):
         """Returns when the head of every linked peer covers the entry: how many they are. With no peer it waits for one."""
         ...
 
+    async def wait_witnessed(self, entry: EntryReceipt) -> str:
+        """Returns when the witnesses of its log have signed that they saw it: how many, and how many of them may lie.
+
+        Raises NoWitnesses where nobody could be one.
+        """
+        ...
+
     async def read(self, *, node: str | None = None, last: int | None = None) -> list[EntryView]:
         """Stored entries, oldest first; of one node (name or id), or all; the last so many."""
         ...

@@ -195,6 +195,11 @@ class RemoteAudit:
         answer = await self._connection.ask("audit.wait_replicated", **wire.receipt_fields(entry))
         return wire.number_of({"peers": answer}, "peers")
 
+    async def wait_witnessed(self, entry: EntryReceipt) -> str:
+        """See `AuditApi.wait_witnessed`."""
+        answer = await self._connection.ask("audit.wait_witnessed", **wire.receipt_fields(entry))
+        return wire.text_of({"said": answer}, "said")
+
     async def read(self, *, node: str | None = None, last: int | None = None) -> list[EntryView]:
         """See `AuditApi.read`."""
         async with self._connection.request("audit.read", node=node, last=last) as answers:

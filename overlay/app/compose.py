@@ -19,6 +19,7 @@ from attest.software import SoftwareProver
 from audit.author import LogSigner
 from audit.chain import ChainState
 from audit.log import AuditLog
+from audit.witnessing import Witnessing
 from discovery.mdns import MdnsFinder
 from discovery.static import BookFinder, StaticFinder
 from overlay.app.authority.gating import GateRing
@@ -37,8 +38,10 @@ from overlay.app.standings import Standings
 from overlay.app.topic_keeper import TopicKeeper
 from overlay.app.tpm import missing, open_tpm, open_tpm_later, tpm_prover
 from overlay.app.version import VERSION
+from overlay.app.witnesses import WitnessPorts
 from overlay.core.authority.contents import ClosingCheckpoint
 from overlay.core.certificate_request import build_request
+from overlay.core.certificates import Root
 from overlay.core.evidence import Prover
 from overlay.core.forwarding import parse_exposed, parse_forwarded
 from overlay.core.identity import LocalIdentity
@@ -148,15 +151,18 @@ async def _running(
         await _come_back(setup, listen, observers)
     async with _open_log(setup) as log, _open_topics(setup, log) as topics:
         setup.log = log
+        setup.witnesses = WitnessPorts(log, setup.current_identity, setup.trust, setup.at)
+        setup.witnessing = witnessing = await setup.witnesses.open(setup.root, setup.config.witness_wait)
         chronicle, memory = Chronicle(log, setup.at), setup.memory
         assembly = alter(Assembly(parts=setup.parts(log, topics, offers, listen), signer=setup.signer))
         try:
             async with background() as tasks:
                 tasks.start_soon(chronicle.run)
                 tasks.start_soon(memory.run)
+                tasks.start_soon(witnessing.run)
                 await setup.standings.load(log)
                 watching = (chronicle.observe, memory.observe, setup.standings.observe, *observers)
-                async with _engine(setup, assembly, log, topics, watching) as node:
+                async with _engine(setup, assembly, log, topics, watching, witnessing) as node:
                     yield node
         finally:
             with trio.move_on_after(LAST_WORDS, shield=True):
@@ -179,19 +185,23 @@ async def _come_back(setup: "Setup", listen: tuple[str, int], observers: Sequenc
 
 @asynccontextmanager
 async def _engine(
-    setup: "Setup", assembly: Assembly, log: AuditLog, topics: TopicKeeper, observers: Sequence[Observer]
+    setup: "Setup", assembly: Assembly, log: AuditLog, topics: TopicKeeper, observers: Sequence[Observer],
+    witnessing: Witnessing,
 ) -> AsyncIterator[LocalNode]:
     """The running engine, and the control server before it."""
     async with run_node(assembly.parts, observers, assembly.session) as engine:
         setup.engine = setup.standings.engine = engine
         topics.engine = engine
         setup.forwarding.engine = engine
+        if setup.witnesses is not None:
+            setup.witnesses.engine = engine
         flush = engine.replicators[log.kind].flush
         log.listen(lambda _entries: flush())
         async with setup.seat.begin(engine) as seat, background() as servers:
+            faces = Faces(LocalAudit(log, engine, witnessing), topics, setup.forwarding)
             node = LocalNode(
-                engine, Faces(LocalAudit(log, engine), topics, setup.forwarding), folder=setup.folder.path, seat=seat,
-                mesh_name=setup.membership.mesh.root.name, evidence=setup.prover_kind.name.lower(), warnings=setup.warnings,
+                engine, faces, folder=setup.folder.path, seat=seat, mesh_name=setup.membership.mesh.root.name,
+                evidence=setup.prover_kind.name.lower(), warnings=setup.warnings,
             )
             servers.start_soon(topics.run)
             servers.start_soon(setup.forwarding.run)
@@ -216,10 +226,9 @@ async def _standing(forwarding: Forwarding, config: Config) -> AsyncIterator[Non
 @asynccontextmanager
 async def _open_log(setup: "Setup") -> AsyncIterator[AuditLog]:
     """The audit log, being written until the end of the block."""
-    path, ledger = setup.folder.file(AUDIT_STORE), setup.ledger
-    root = replace(setup.membership.mesh.root, recovered=lambda: ledger.chain.recovered_roots)
-    count = setup.ledger.lowest_count
-    log = await AuditLog.open(path, root=root, signer=log_signer(setup.identity), at=setup.at, lowest_k=count)
+    path, count = setup.folder.file(AUDIT_STORE), setup.ledger.lowest_count
+    signer = log_signer(setup.identity)
+    log = await AuditLog.open(path, root=setup.root, signer=signer, at=setup.at, lowest_k=count, ask=True)
     try:
         async with background() as tasks:
             tasks.start_soon(log.run)
@@ -262,6 +271,8 @@ class Setup:
         self.engine: Node | None = None
         self.forwarding = Forwarding(self._denied)
         self.log: AuditLog | None = None
+        self.witnesses: WitnessPorts | None = None
+        self.witnessing: Witnessing | None = None
         self._floor = load_floor(folder)
         self.at = calendar(lambda: self._floor, clock)
         self.memory = PeerMemory(folder, self.at)
@@ -299,6 +310,12 @@ class Setup:
         """The mesh."""
         return self.ledger.trust.mesh_id
 
+    @property
+    def root(self) -> Root:
+        """The mesh's, by which logs are verified."""
+        ledger = self.ledger
+        return replace(self.membership.mesh.root, recovered=lambda: ledger.chain.recovered_roots)
+
     def trust(self) -> TrustSet:
         """The trust set in force."""
         return self.ledger.trust
@@ -321,6 +338,8 @@ class Setup:
         replicators = () if self.engine is None else self.engine.replicators.values()
         unread = (f"what a peer asked for cannot be read: {one.warning}" for one in replicators if one.warning)
         found = (self._endorser.warning, self.memory.warning, *unread, *self.standings.warnings)
+        if self.witnessing is not None:
+            found += self.witnessing.warnings
         return tuple(warning for warning in found if warning)
 
     def parts(
@@ -340,6 +359,7 @@ class Setup:
             renew=renew, finders=self._finders(), known=self._known, keepers=(log, topics),
             services={**offers.services, **self.seat.services, **self.forwarding.services},
             standings=self.standings, trust_keeper=self.seat, streams={**offers.streams, **self.forwarding.streams},
+            witnesses=self.witnessing,
             transient=topics.on_transient_batch, rekey=RekeyTimes.every(config.rekey_after),
             attest=AttestTimes.period(config.attest_every), listen=listen,
         )

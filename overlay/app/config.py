@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn, cast
 
+from audit.confirmation import WITHIN
 from discovery.static import parse_seed
 from overlay.app.tpm import DEFAULT_TCTI
 from overlay.core.authority.recovery import RECOVERY_WAIT
@@ -47,6 +48,7 @@ class Config:
     tcti: str = DEFAULT_TCTI
     rekey_after: float = RekeyTimes().after
     attest_every: float = AttestTimes().every
+    witness_wait: float = WITHIN
     refresh_wait: float = 24 * 3600.0
     recovery_wait: float = RECOVERY_WAIT.total_seconds()
     refresh_every: float = 7 * 24 * 3600.0
@@ -309,6 +311,7 @@ TABLE: Final = (
     Setting("rekey_after", "seconds after which a link gets fresh keys", _period, _number_of, metavar="SECONDS"),
     Setting("attest_every", "seconds between two proofs of our software", _period, _number_of, metavar="SECONDS"),
     Setting("refresh_every", "seconds after which signers make new shares unasked", _wait, _number_of, metavar="SECONDS"),
+    Setting("witness_wait", "seconds that a start waits for the witnesses of its log", _wait, _number_of, metavar="SECONDS"),
     Setting("refresh_wait", "seconds that new shares wait for a signer that is away", _wait, _number_of, metavar="SECONDS"),
     Setting("recovery_wait", "seconds in which the authority can answer a recovery", _wait, _number_of, metavar="SECONDS"),
     Setting(

@@ -86,6 +86,10 @@ async def _wait_replicated(node: NodeApi, params: Params, item: Item) -> Any:
     return await node.audit.wait_replicated(wire.read_receipt(params))
 
 
+async def _wait_witnessed(node: NodeApi, params: Params, item: Item) -> Any:
+    return await node.audit.wait_witnessed(wire.read_receipt(params))
+
+
 async def _read(node: NodeApi, params: Params, item: Item) -> Any:
     wanted = None if params.get("node") is None else wire.text_of(params, "node", limit=NAME_MAX)
     last = None if params.get("last") is None else min(wire.number_of(params, "last"), LAST_MAX)
@@ -118,6 +122,7 @@ METHODS: Final[Mapping[str, Method]] = {
     "forward": _forward,
     "audit.append": _append,
     "audit.wait_replicated": _wait_replicated,
+    "audit.wait_witnessed": _wait_witnessed,
     "audit.read": _read,
     "audit.follow": _follow,
     "authority": _authority,

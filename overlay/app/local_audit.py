@@ -9,6 +9,7 @@ import trio
 from audit.bodies import describe
 from audit.entry import Entry
 from audit.log import AuditLog
+from audit.witnessing import Witnessing
 from overlay.app.api import EntryReceipt, EntryView
 from overlay.core.keys import NodeId
 from overlay.errors import UsageError
@@ -22,8 +23,9 @@ FOLLOW_WAITING: Final = 4096  # entries a follower may lag behind: our guess
 class LocalAudit:
     """Keeps `AuditApi`; see there for what each method promises."""
 
-    def __init__(self, log: AuditLog, engine: Node) -> None:
+    def __init__(self, log: AuditLog, engine: Node, witnessing: Witnessing) -> None:
         self._log = log
+        self._witnessing = witnessing
         self._engine = engine
         self._followers: set[Callable[[tuple[Entry, ...]], None]] = set()
         log.listen(self._tell)
@@ -42,6 +44,10 @@ class LocalAudit:
             if copies is not None:
                 return copies
             await replicator.wait_change()  # it hears of peers that come and go, too
+
+    async def wait_witnessed(self, entry: EntryReceipt) -> str:
+        """See `AuditApi`. Raises NoWitnesses."""
+        return (await self._witnessing.wait_witnessed(entry.log_id, entry.seq)).sentence
 
     async def read(self, *, node: str | None = None, last: int | None = None) -> list[EntryView]:
         """See `AuditApi`. Raises UsageError for a node of which there is no entry."""

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -14,7 +15,7 @@ from overlay.core.policy import Policy
 from overlay.events import NodeEvent
 from overlay.store.state import StateFolder
 
-ALONE = Config(listen=("127.0.0.1", 0), mdns=False, evidence="software")
+ALONE = Config(listen=("127.0.0.1", 0), mdns=False, evidence="software", witness_wait=2.0)
 
 
 def enrolled(path: Path, *names: str) -> list[Path]:
@@ -55,9 +56,7 @@ class Started:
 @asynccontextmanager
 async def started(folder: Path, *seeds: LocalNode) -> AsyncIterator[Started]:
     """The node of a folder; yields when it is linked to these."""
-    config = Config(
-        listen=ALONE.listen, mdns=False, evidence="software", seeds=tuple(f"127.0.0.1:{node.port}" for node in seeds)
-    )
+    config = replace(ALONE, seeds=tuple(f"127.0.0.1:{node.port}" for node in seeds))
     found = Started()
     async with open_node(folder, config=config, observers=[found.take]) as node:
         found.node = node

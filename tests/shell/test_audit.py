@@ -3,11 +3,13 @@
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 import trio
 
+from audit.checkpoint import parse_checkpoint
 from audit.verifier import Report, verify_store
 from overlay.app.local import LocalNode
 from overlay.errors import CheckFailed
@@ -15,7 +17,7 @@ from overlay.events import ChainRejected
 from overlay.registry import Reason
 from overlay.store.state import AUDIT_STORE
 from overlay.testing import mesh
-from tests.shell.folder_kit import enrolled, started
+from tests.shell.folder_kit import Started, enrolled, started
 
 
 def verified(node: LocalNode) -> Report:
@@ -89,19 +91,57 @@ async def test_a_log_whose_end_was_edited_is_left_and_the_next_one_says_so(tmp_p
         assert any("damaged" in warning for warning in alice.node.statistics().warnings)
 
 
-async def test_a_folder_that_was_restored_writes_another_history_and_who_has_the_first_says_so(tmp_path: Path) -> None:
+async def test_a_folder_that_was_restored_gets_what_it_lacks_and_begins_the_next_log(tmp_path: Path) -> None:
     alices, bobs = enrolled(tmp_path, "alice", "bob")
     async with started(bobs) as bob:
         async with started(alices, bob.node) as alice:
-            await alice.node.audit.wait_replicated(await alice.node.audit.append("count", "old"))
+            await alice.node.audit.wait_witnessed(await alice.node.audit.append("count", "old"))
         shutil.copytree(alices, tmp_path / "backup", ignore=shutil.ignore_patterns("control.sock"))
         async with started(alices, bob.node) as alice:
-            await alice.node.audit.wait_replicated(await alice.node.audit.append("count", "lost"))
+            lost = await alice.node.audit.append("count", "lost")
+            await alice.node.audit.wait_witnessed(lost)
         async with started(tmp_path / "backup", bob.node) as restored:
-            await restored.node.audit.append("count", "new")
-            await bob.saw(ChainRejected(name="alice", node="", reason=Reason.FORKED, detail=""))
-        assert await values(bob.node, "alice") == ["old", "lost"]
+            new = await restored.node.audit.append("count", "new")
+            await restored.node.audit.wait_witnessed(new)
+            assert new.log_id != lost.log_id
+            assert await values(restored.node, "alice") == ["old", "lost", "new"]
+            verified(restored.node).demand()
+        assert await values(bob.node, "alice") == ["old", "lost", "new"]
+        assert not any(isinstance(event, ChainRejected) and event.reason is Reason.FORKED for event in bob.events)
         verified(bob.node).demand()
+        (opening,) = [one.body for one in await bob.node.audit.read(node="alice") if one.type == "log_open" and one.body["k"]]
+        assert opening["reason"] == "newer copy elsewhere"
+        assert opening["old_log"] == lost.log_id.hex()
+        assert opening["old_size"] > lost.seq
+        assert parse_checkpoint(bytes.fromhex(opening["old_checkpoint"])).says.size > lost.seq
+
+
+async def test_a_start_that_cannot_ask_its_witnesses_begins_a_log_that_claims_nothing(tmp_path: Path) -> None:
+    alices, bobs = enrolled(tmp_path, "alice", "bob")
+    async with started(bobs) as bob, started(alices, bob.node) as alice:
+        first = await alice.node.audit.append("count", 1)
+        await alice.node.audit.wait_witnessed(first)
+    async with started(alices) as alice:
+        second = await alice.node.audit.append("count", 2)
+        assert second.log_id != first.log_id
+        opening = [one.body for one in await alice.node.audit.read(node="alice") if one.type == "log_open"][-1]
+        assert (opening["k"], opening["reason"]) == (1, "unconfirmed")
+        verified(alice.node).demand()
+
+
+async def test_a_mesh_that_starts_all_at_once_goes_on_with_its_logs(tmp_path: Path) -> None:
+    folders = enrolled(tmp_path, "alice", "bob", "carol")
+    logs = []
+    for round_number in range(2):
+        async with AsyncExitStack() as stack:
+            nodes: list[Started] = []
+            for folder in folders:
+                nodes.append(await stack.enter_async_context(started(folder, *(one.node for one in nodes))))
+            for one in nodes:
+                entry = await one.node.audit.append("count", round_number)
+                await one.node.audit.wait_witnessed(entry)
+                logs.append(entry.log_id)
+    assert logs[:3] == logs[3:]
 
 
 # --- what is edited on the disk shows -----------------------------------------------------------------------------------

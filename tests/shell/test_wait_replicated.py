@@ -7,6 +7,7 @@ import trio
 import trio.testing
 
 from audit.log import AuditLog
+from audit.witnessing import Witnessing
 from overlay.app.api import EntryReceipt
 from overlay.app.local_audit import LocalAudit
 from overlay.core.keys import NodeId
@@ -53,7 +54,7 @@ class Alice:
         self.replicator = Replicator(Keeper(self.machine), send=lambda *_: None, rejected=self.reject)
         self.replicators = {ChainKind.AUDIT: self.replicator}
         self.machine.appended(LOG, head(2, ALICE), [item(0), item(1)])
-        self.audit = LocalAudit(cast("AuditLog", self), cast("Node", self))
+        self.audit = LocalAudit(cast("AuditLog", self), cast("Node", self), cast("Witnessing", self))
 
     def listen(self, _listener: Any) -> None:
         """As `AuditLog.listen`."""
