@@ -38,6 +38,7 @@ SHELLS = (
     "audit.stored_tree",  # a database
     "audit.member",  # a state folder
     "audit.lookahead",  # threads
+    "audit.prover",  # a database
     "audit.verifier",  # a database
     "audit.walk",  # a database
     "audit.own_checkpoints",  # tasks
