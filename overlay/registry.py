@@ -111,7 +111,7 @@ class FrameType(IntEnum):
     CHALLENGE = 0x01
     PROOF = 0x02
     VERDICT = 0x03
-    EVIDENCE_PART = 0x04  # reserved
+    EVIDENCE_PART = 0x04
     TRUST_UPDATE = 0x05
     GOODBYE = 0x06
     OFFER = 0x07
@@ -157,7 +157,6 @@ class FrameType(IntEnum):
 
 RESERVED_FRAMES: Final = frozenset(
     {
-        FrameType.EVIDENCE_PART,
         FrameType.PUBLISH,
         FrameType.TRANSIENT,
     }
@@ -177,6 +176,14 @@ class EvidenceKind(IntEnum):
 
     SOFTWARE = 1
     TPM = 2
+
+
+@unique
+class EvidenceLog(IntEnum):
+    """Field 1 of EVIDENCE_PART: a log that explains what a TPM has quoted."""
+
+    BOOT = 1  # the boot event log of the firmware
+    FILES = 2  # the measurement list of Linux (IMA)
 
 
 @unique
@@ -339,6 +346,7 @@ class Reason(IntEnum):
     LEASE_EXPIRED = 59
     EVIDENCE_UNAVAILABLE = 60
     FIRMWARE = 61
+    LOG_MISSING = 62
     REKEY_FAILED = 64
     STALE_EPOCH = 65
     REKEY_OVERDUE = 66

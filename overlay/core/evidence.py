@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from overlay.core.limits import CLOCK_TOLERANCE, NONCE_SIZE
+from overlay.core.log_parts import LogPart, LogWanted
 from overlay.core.trust import VerifiedPeer
 from overlay.core.wire import Array, Bytes, UInt, make_map, open_map
 from overlay.errors import Refused
@@ -97,10 +98,25 @@ class Lease:
             raise Refused(self.why, "the trust in the peer has ended")
 
 
+class Inquiry(Protocol):
+    """Evidence that is genuine and not judged yet: parts of the peer's logs are lacking, asked for one by one."""
+
+    @property
+    def wanted(self) -> LogWanted:
+        """The part that is lacking now."""
+        ...
+
+    def take(self, part: LogPart) -> "Appraisal | Inquiry":
+        """The part that was wanted: some milliseconds of work. Raises as `Appraiser.appraise` does."""
+        ...
+
+
 class Appraiser(Protocol):
     """Judges a peer's evidence. Fast: called from the core."""
 
-    def appraise(self, evidence: Evidence, binding: Binding, peer: VerifiedPeer, previous: Appraisal | None) -> Appraisal:
+    def appraise(
+        self, evidence: Evidence, binding: Binding, peer: VerifiedPeer, previous: Appraisal | None
+    ) -> Appraisal | Inquiry:
         """Raises Refused with the reason; any other exception refuses too."""
         ...
 

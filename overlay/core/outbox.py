@@ -33,6 +33,7 @@ _LANES: Final = {
     FrameType.ITEMS: Lane.AUDIT,
     FrameType.CHECKPOINT: Lane.AUDIT,
     FrameType.COSIGNATURE: Lane.AUDIT,
+    FrameType.EVIDENCE_PART: Lane.AUDIT,
     FrameType.FORK_PROOF: Lane.AUDIT,
     FrameType.CALL: Lane.CALLS,
     FrameType.REPLY: Lane.CALLS,

@@ -20,7 +20,7 @@ from overlay.core.admission import (
     unpack_goodbye,
     unpack_verdict,
 )
-from overlay.core.evidence import Appraisal, Appraiser, Binding, Evidence, Lease
+from overlay.core.evidence import Appraisal, Appraiser, Binding, Evidence, Inquiry, Lease
 from overlay.core.frames import Frame, Reassembler, parse_frames, stream_data
 from overlay.core.guard import asked
 from overlay.core.handshake import Agreement, HandshakeContext, Opener, Responder, Side
@@ -28,6 +28,7 @@ from overlay.core.identity import LocalIdentity
 from overlay.core.limits import AttestTimes, RekeyTimes
 from overlay.core.link_rounds import LinkRounds
 from overlay.core.liveness import Liveness
+from overlay.core.log_parts import LinkLogs, LogSource, LogWanted, NoLogs, unpack
 from overlay.core.outbox import Outbox
 from overlay.core.records import Opener as RecordOpener
 from overlay.core.records import RecordReader
@@ -73,6 +74,7 @@ STREAM = frozenset(
 _CERTIFICATE = Bytes(1, limits.CHAIN_BYTES_MAX)
 _ON_STREAMS = APPLICATION | STREAM | RESERVED_FRAMES
 REKEY = frozenset({FrameType.OFFER, FrameType.INIT, FrameType.RESP, FrameType.DONE, FrameType.CONFIRM})
+Then = Callable[[Appraisal, float], None]  # what good evidence leads to, and when it is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +84,7 @@ class SessionConfig:
     handshake: HandshakeContext
     appraiser: Appraiser
     evidence_kind: EvidenceKind
+    logs: LogSource = field(default_factory=NoLogs)  # our own
     has_link: Callable[[bytes], bool] = lambda _node_id: False
     seen_calls: SeenCalls = field(default_factory=SeenCalls)  # of the node, for all its links
     rekey: RekeyTimes = field(default_factory=RekeyTimes)
@@ -108,6 +111,8 @@ class Session:
         self._appraisal: Appraisal | None = None
         self._lease: Lease | None = None
         self._rounds = LinkRounds(config.attest)
+        self._logs = LinkLogs(config.logs)
+        self._inquiry: tuple[Inquiry, Then] | None = None  # the peer's newest evidence, while parts of its logs are lacking
         self._liveness = Liveness(now)
         self._streams: Streams | None = None  # most links have none
         self._bulk: list[memoryview] = []
@@ -228,6 +233,7 @@ class Session:
     def send_evidence(self, number: int, evidence: Evidence) -> None:
         """Our evidence for a round. Nothing happens unless the link is open."""
         if self.state is State.OPEN:
+            self._logs.shown()
             self._send(FrameType.EVIDENCE, rounds.pack_evidence(number, evidence))
 
     def change_credentials(self, identity: LocalIdentity) -> None:
@@ -455,6 +461,8 @@ class Session:
             self._on_proof(body, now)
         elif self.state in ADMISSION - {State.AWAIT_CHALLENGE} and kind is FrameType.VERDICT:
             self._on_verdict(unpack_verdict(body), now)
+        elif self.state in ADMISSION - {State.AWAIT_CHALLENGE} and kind is FrameType.EVIDENCE_PART:
+            self._on_log(body, now)
         elif self.state is not State.OPEN:
             raise Refused(Reason.UNEXPECTED_FRAME, f"{kind.name} in state {self.state.name}")
         else:
@@ -480,6 +488,8 @@ class Session:
                 self._on_nonce(*rounds.unpack_nonce(body), now)
             case FrameType.EVIDENCE:
                 self._on_evidence(*rounds.unpack_evidence(body), now)
+            case FrameType.EVIDENCE_PART:
+                self._on_log(body, now)
             case FrameType.CREDENTIALS:
                 self._on_credentials(body, now)
             case FrameType.PING:
@@ -515,18 +525,22 @@ class Session:
         if challenge is None or self._proof_sent:
             raise LocalProtocolError("evidence that nobody asked for")
         facts = self._proof_facts(self.role, challenge.nonce)
+        self._logs.shown()
         self._send(FrameType.PROOF, Proof.make(facts, evidence, self._identity.message))
         self._proof_sent = True
 
     def _on_proof(self, body: bytes, now: float) -> None:
-        if self._appraisal is not None:
+        if self._appraisal is not None or self._inquiry is not None:
             raise Refused(Reason.UNEXPECTED_FRAME, "a second PROOF")
         facts = self._proof_facts(self.role.peer, self._own_nonce)
         evidence = Proof.verify(body, facts, self._peer.message_public)
         binding = self._binding(self.role.peer, self._own_nonce)
-        appraisal = self._appraise(evidence, binding, None)
+        self._judged(self._appraise(evidence, binding, None), lambda appraisal, at: self._admit(appraisal, at, since=now), now)
+
+    def _admit(self, appraisal: Appraisal, now: float, since: float) -> None:
+        """The peer's first evidence was good."""
         state = after(self.state, Step.SENT_VERDICT_OK)
-        self._grant(appraisal, now, since=now)
+        self._grant(appraisal, now, since=since)
         self._appraisal = appraisal
         self._send(FrameType.VERDICT, pack_verdict(None))
         self._move(state)
@@ -572,7 +586,7 @@ class Session:
             verifier_leaf=other, nonce=nonce, epoch=keys.epoch,
         )
 
-    def _appraise(self, evidence: Evidence, binding: Binding, previous: Appraisal | None) -> Appraisal:
+    def _appraise(self, evidence: Evidence, binding: Binding, previous: Appraisal | None) -> Appraisal | Inquiry:
         return asked(lambda: self._config.appraiser.appraise(evidence, binding, self._peer, previous))
 
     def _grant(self, appraisal: Appraisal, now: float, since: float) -> None:
@@ -600,12 +614,37 @@ class Session:
 
     def _on_evidence(self, number: int, evidence: Evidence, now: float) -> None:
         binding, left = self._rounds.take(number, now)
-        appraisal = self._judge(evidence, binding, self._check_lease(now).appraisal)
+        found = self._judge(evidence, binding, self._check_lease(now).appraisal)
         self._rounds.used(left)
-        self._grant(appraisal, now, since=now)
+        self._judged(found, lambda appraisal, at: self._renew(appraisal, number, at, since=now), now)
+
+    def _renew(self, appraisal: Appraisal, number: int, now: float, since: float) -> None:
+        self._check_lease(now)
+        self._grant(appraisal, now, since=since)
         self._events.append(LeaseRenewed(appraisal, number))
 
-    def _judge(self, evidence: Evidence, binding: Binding, previous: Appraisal) -> Appraisal:
+    def _judged(self, found: Appraisal | Inquiry, then: Then, now: float) -> None:
+        """Go on with evidence that is good, or ask for a part of the logs that are lacking. Newer evidence takes the place."""
+        if isinstance(found, Appraisal):
+            self._inquiry = None
+            then(found, now)
+            return
+        wanted: LogWanted = asked(lambda: found.wanted)
+        self._inquiry = found, then
+        self._send(FrameType.EVIDENCE_PART, self._logs.ask(wanted, found))
+
+    def _on_log(self, body: bytes, now: float) -> None:
+        """The peer asks for a part of our logs, or sends one of its own."""
+        said = unpack(body)
+        if isinstance(said, LogWanted):
+            self._send(FrameType.EVIDENCE_PART, self._logs.answer(said))
+            return
+        asker = self._logs.take(said)
+        if self._inquiry is not None and self._inquiry[0] is asker:
+            inquiry, then = self._inquiry
+            self._judged(asked(lambda: inquiry.take(said)), then, now)
+
+    def _judge(self, evidence: Evidence, binding: Binding, previous: Appraisal) -> Appraisal | Inquiry:
         """Evidence that was under way when the peer's certificate changed may be bound to the old one or to the new one."""
         present = replace(binding, attester_leaf=self._peer.certificate.hash)
         try:

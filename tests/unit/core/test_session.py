@@ -121,7 +121,7 @@ def test_what_waits_is_counted_until_it_is_taken() -> None:
 CONTROL_ON_OPEN_LINK = {
     FrameType.GOODBYE, FrameType.OFFER, FrameType.INIT, FrameType.RESP, FrameType.DONE, FrameType.CONFIRM,
     FrameType.ATTEST_OPEN, FrameType.ROUND_NONCE, FrameType.EVIDENCE, FrameType.CREDENTIALS, FrameType.PING, FrameType.PONG,
-    FrameType.UNSUPPORTED,
+    FrameType.UNSUPPORTED, FrameType.EVIDENCE_PART,
 }  # fmt: skip
 NEVER_ON_OPEN_LINK = {
     FrameType.CHALLENGE, FrameType.PROOF, FrameType.VERDICT, FrameType.JOIN, FrameType.JOIN_CHALLENGE, FrameType.JOIN_ANSWER,
@@ -155,9 +155,9 @@ def admission_states() -> dict[State, Callable[[], Pair]]:
 
 ALLOWED = {
     State.AWAIT_CHALLENGE: {FrameType.CHALLENGE},
-    State.ADMITTING: {FrameType.PROOF, FrameType.VERDICT, FrameType.GOODBYE},
-    State.ADMITTED_PEER: {FrameType.PROOF, FrameType.VERDICT, FrameType.GOODBYE},
-    State.ADMITTED_US: {FrameType.PROOF, FrameType.VERDICT, FrameType.GOODBYE},
+    State.ADMITTING: {FrameType.PROOF, FrameType.VERDICT, FrameType.GOODBYE, FrameType.EVIDENCE_PART},
+    State.ADMITTED_PEER: {FrameType.PROOF, FrameType.VERDICT, FrameType.GOODBYE, FrameType.EVIDENCE_PART},
+    State.ADMITTED_US: {FrameType.PROOF, FrameType.VERDICT, FrameType.GOODBYE, FrameType.EVIDENCE_PART},
     State.OPEN: CONTROL_ON_OPEN_LINK | APPLICATION | STREAM | RESERVED_FRAMES,
 }
 
