@@ -69,13 +69,17 @@ class AuditReplica:
         if start != state.size:
             raise Refused(Reason.CHAIN_BROKEN, f"entries from {start} where {state.size} was expected")
         try:
-            extension = extend(state, items, self._root, at=self._at())
+            extension = self.judge(state, items)
         except Refused as error:
             if error.reason is Reason.CHAIN_BROKEN and _follows_another(state, items[0], self._root):
                 raise Refused(Reason.FORKED, f"another history of log {log_id.hex()} at entry {start}") from None
             raise
         self._checked[log_id] = Checked(start=start, extension=extension)
         return len(extension.entries)
+
+    def judge(self, state: ChainState, items: Sequence[bytes]) -> Extension:
+        """What comes of the next entries of a log. Raises Refused, see `audit.chain.extend`."""
+        return extend(state, items, self._root, at=self._at())
 
     def number_of(self, item: bytes) -> int:
         """See `ChainCheck`."""
