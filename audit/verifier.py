@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -17,10 +18,13 @@ from audit.batch import DAMAGED
 from audit.bodies import Former, LogOpen
 from audit.chain import ChainState
 from audit.entry import parse_entry
+from audit.judged import WitnessReport
 from audit.lookahead import Lookahead
 from audit.store import AuditStore, LogRow
 from audit.walk import BadRecord, Walk
+from audit.witnessed import Judge
 from overlay.core.certificates import Root
+from overlay.core.keys import NodeId
 from overlay.core.mesh.chains import item_hash
 from overlay.errors import CheckFailed, Refused, StateDamaged
 from overlay.registry import Reason
@@ -28,6 +32,7 @@ from overlay.registry import Reason
 MANY: Final = 4096  # entries for which threads are worth their start: our guess
 THREADS_MAX: Final = 8  # beyond that the interpreter is busy all the time: our guess
 
+UNWITNESSED: Final = WitnessReport()  # of a log of which nothing was asked
 Progress = Callable[[int, int], None]
 
 
@@ -51,6 +56,7 @@ class LogReport:
     recorded: int  # entries that there should be
     root: bytes  # over those that hold
     fault: Fault | None = None
+    witnesses: WitnessReport = UNWITNESSED
 
     @property
     def holds(self) -> bool:
@@ -67,7 +73,8 @@ class LogReport:
         """For people."""
         log = f"{self.name} log {self.log_id.hex()[:8]}"
         if self.fault is None:
-            return f"{log}: {self.size} entries hold, root {self.root.hex()[:16]}"
+            said = f"; {self.witnesses.line}" if self.witnesses.line else ""
+            return f"{log}: {self.size} entries hold, root {self.root.hex()[:16]}{said}"
         where = "its record" if self.fault.seq is None else f"entry {self.fault.seq}"
         others = f"; with it {self.affected - 1} later entries prove nothing" if self.affected > 1 else ""
         return f"{log}: {where} does not hold: {self.fault.detail}{others}"
@@ -98,11 +105,13 @@ class Report:
 
 
 def verify_store(
-    path: Path, root: Root, *, threads: int | None = None, progress: Progress = lambda _done, _total: None
+    path: Path, root: Root, *, at: datetime | None = None, threads: int | None = None,
+    progress: Progress = lambda _done, _total: None,
 ) -> Report:
     """Verify every log in a store, also while a node writes to it.
 
     Args:
+        at: now, to tell entries whose endorsement has ended and that were not witnessed in time; None: that is not looked at.
         threads: how many help; None for as many as there are cores, if there is enough to do.
         progress: told now and then how many entries of how many were judged.
 
@@ -123,7 +132,19 @@ def verify_store(
             reports[row.log_id] = verify_log(walk, row, partial(_tell, progress, done, total))
             done += reports[row.log_id].recorded
         reports |= {log.log_id: log for log in _cut_off(store, reports)}
+        judge = Judge(store, root)
+        reports = {log_id: _witnessed(judge, report, at) for log_id, report in reports.items()}
         return Report(logs=tuple(reports.values()), faults=_file_faults(store))
+
+
+def _witnessed(judge: Judge, report: LogReport, at: datetime | None) -> LogReport:
+    """The report with what witnesses say of a log that holds by itself."""
+    if not report.holds:
+        return report
+    found = judge.report(NodeId(report.node_id), report.log_id, report.size, at)
+    if found.fault:
+        return replace(report, fault=Fault(seq=None, reason=Reason.FORKED, detail=found.fault))
+    return replace(report, witnesses=found)
 
 
 def _tell(progress: Progress, before: int, total: int, size: int) -> None:

@@ -17,6 +17,7 @@ from audit.store import AuditStore
 from audit.witness_sets import sets_of
 from overlay.core.certificates import Root
 from overlay.core.keys import NodeId
+from overlay.core.merkle import Tree
 from overlay.errors import Refused
 
 
@@ -86,21 +87,29 @@ class Judge:
             found.append(self.judge(kept.checkpoint, kept.note, sets.at(log_id, kept.checkpoint.size)))
         return found
 
-    def report(self, node_id: NodeId, log_id: bytes, size: int, at: datetime) -> WitnessReport:
+    def report(self, node_id: NodeId, log_id: bytes, size: int, at: datetime | None) -> WitnessReport:
         """What witnesses say of the first `size` entries of a log, which hold, at that time."""
         found = [one for one in self.witnessed(log_id) if one.checkpoint.size <= size]
-        for one in found:
-            if self._store.tree_at(log_id, one.checkpoint.size).root != one.checkpoint.root:
-                fault = f"its author has signed another root of its first {one.checkpoint.size} entries than they have here"
-                return WitnessReport(fault=fault)
+        if other := self._differing(log_id, found):
+            fault = f"its author has signed another root of its first {other.checkpoint.size} entries than they have here"
+            return WitnessReport(fault=fault)
         reached = [one for one in found if one.at is not None]
         best = next(iter(reached or found), None)
         newest = sets_of(self._store.with_witnesses()).at(log_id, size)
         return WitnessReport(
             witnesses=newest, size=reached[0].checkpoint.size if reached else 0,
             sentence=newest.sentence(0) if best is None else best.sentence,
-            unproven=tuple(self._unproven(node_id, log_id, size, reached, at)),
+            unproven=() if at is None else tuple(self._unproven(node_id, log_id, size, reached, at)),
         )
+
+    def _differing(self, log_id: bytes, found: Iterable[Witnessed]) -> Witnessed | None:
+        """The first checkpoint that says something else than the entries, whose recorded hashes have been verified."""
+        tree = Tree()
+        for one in sorted(found, key=lambda one: one.checkpoint.size):
+            tree = tree.extend(self._store.hashes(log_id, tree.size, one.checkpoint.size))
+            if tree.root != one.checkpoint.root:
+                return one
+        return None
 
     def _unproven(
         self, node_id: NodeId, log_id: bytes, size: int, reached: list[Witnessed], at: datetime

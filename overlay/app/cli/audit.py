@@ -17,6 +17,7 @@ from overlay.app.client import connect_local
 from overlay.app.output import counted, note, plain, say, say_json
 from overlay.core.keys import base32
 from overlay.errors import CheckFailed, UsageError
+from overlay.net.system import wall_clock
 from overlay.registry import EntryType
 from overlay.store.membership import load_mesh
 from overlay.store.state import AUDIT_STORE, StateFolder, holder
@@ -155,7 +156,7 @@ def verify(invocation: Invocation) -> int:
         mesh, path = load_mesh(folder), folder.file(AUDIT_STORE)
     if mesh is None:
         raise UsageError("this node belongs to no mesh, so there is nothing to verify by")
-    report = verify_store(path, mesh.root)
+    report = verify_store(path, mesh.root, at=wall_clock())
     if invocation.json:
         logs = [_log_fields(log) for log in report.logs]
         say_json({"holds": report.holds, "logs": logs, "faults": list(report.faults)})
