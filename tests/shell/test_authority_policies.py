@@ -254,6 +254,10 @@ async def test_nodes_that_a_policy_has_parted_hear_of_the_next_one_and_come_back
         await until(lambda: version_at(alice, bob) == [3, 3], 45)
         with trio.fail_after(45):
             await alice.node.wait_peer("bob")
+        said = list[int]()
+        log_of(alice).listen(lambda entries: said.extend(entry.type for entry in entries))
+        said += [entry.type for entry in await log_of(alice).newest(node_id=alice.node.node_id)]
+        await until(lambda: EntryType.ADMISSION in said[said.index(EntryType.DRIFT) :])  # the drift is taken back
 
 
 async def test_a_node_that_was_off_while_the_policy_changed_hears_of_it_though_each_refuses_the_other(tmp_path: Path) -> None:

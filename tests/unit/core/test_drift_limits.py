@@ -3,6 +3,8 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from overlay.core import drift_limits
 from overlay.core.drift_limits import DriftLimits
@@ -120,3 +122,18 @@ def test_of_too_many_words_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPa
         found.heard(SIGNER, node, Reason.PCR_MISMATCH, NOW, NOW)
     assert found.limited == tuple(sorted((OTHER, LOW)))
     assert found.limit(BAD) == 5
+
+
+WORDS = st.tuples(st.sampled_from([SIGNER, FIRST, SECOND, LOW]), st.sampled_from([Reason.PCR_MISMATCH, None]))
+
+
+@given(st.lists(WORDS, max_size=8), st.randoms())
+def test_the_order_in_which_words_come_changes_nothing(words: list[tuple[NodeId, Reason | None]], shuffled: object) -> None:
+    timed = [(minute, reporter, reason) for minute, (reporter, reason) in enumerate(words)]
+    in_order, mixed = limits(), limits()
+    for minute, reporter, reason in timed:
+        say(in_order, reporter, minute, reason)
+    shuffled.shuffle(timed)  # type: ignore[attr-defined]
+    for minute, reporter, reason in timed:
+        say(mixed, reporter, minute, reason)
+    assert mixed.against(BAD) == in_order.against(BAD)
