@@ -10,6 +10,7 @@ from datetime import datetime
 
 from audit.chain import KeyInForce, verify_key
 from audit.checkpoint import Checkpoint, UnverifiedCheckpoint, witness_key, witness_name
+from audit.entry import Entry
 from audit.judged import Witnessed, WitnessReport
 from audit.notes import Note, NoteSignature, verify_line
 from audit.quorum import WitnessSet, is_timely
@@ -101,6 +102,20 @@ class Judge:
             sentence=newest.sentence(0) if best is None else best.sentence,
             unproven=() if at is None else tuple(self._unproven(node_id, log_id, size, reached, at)),
         )
+
+    def unproven(self, entries: Iterable[Entry], at: datetime) -> frozenset[bytes]:
+        """The hashes of those whose endorsement has ended, and that were not witnessed in time."""
+        found, logs = set[bytes](), dict[bytes, list[Witnessed]]()
+        for entry in entries:
+            ends = [key.not_after for key in self.keys(entry.node_id) if key.kid == entry.kid]
+            if ends and ends[0] >= at:
+                continue
+            if entry.log_id not in logs:
+                logs[entry.log_id] = self.witnessed(entry.log_id)
+            covering = (one.at for one in logs[entry.log_id] if one.checkpoint.size > entry.seq)
+            if not ends or not any(is_timely(since, ends[0]) for since in covering):
+                found.add(entry.hash)
+        return frozenset(found)
 
     def _differing(self, log_id: bytes, found: Iterable[Witnessed]) -> Witnessed | None:
         """The first checkpoint that says something else than the entries, whose recorded hashes have been verified."""

@@ -7,7 +7,7 @@ store. `audit.own_checkpoints` sees to our own log.
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -76,6 +76,7 @@ class Witnessing:
         self._own = OwnCheckpoints(log, loaded.judge, self._book, parts.own, self._publish)
         self._openings = list(loaded.openings)
         self._peers: set[NodeId] = set()
+        self._keys_heard = 0  # how often keys were shown since the start
         self._later: dict[bytes, tuple[VerifiedPeer, Told]] = {}  # news of entries that we do not hold yet, by log
         self._to_judge_in, self._to_judge = trio.open_memory_channel[tuple[VerifiedPeer, Told]](WAITING_MAX)
         self._to_store_in, self._to_store = trio.open_memory_channel[Cosigned](math.inf)  # bounded by the machine
@@ -109,6 +110,11 @@ class Witnessing:
             if log_id == self._log.state.log_id:
                 self._own.hurry()
             await self._changed.wait()
+
+    async def unproven(self, entries: Sequence[Entry]) -> frozenset[bytes]:
+        """The hashes of those whose endorsement has ended, and that were not witnessed in time."""
+        at = self._parts.own.at()
+        return await self._log.read_store(lambda _: self._judge.unproven(entries, at))
 
     def _demand_witnesses(self, log_id: bytes) -> None:
         own = [state.log_id for state in self._log.replica.logs_of(self._log.node_id)]
@@ -176,7 +182,11 @@ class Witnessing:
                 self._judge.forget(entry.node_id)
             if entry.type == EntryType.LOG_OPEN:
                 self._openings.append(entry)
-        if entries and entries[0].log_id in self._later:
+        if any(entry.type in KEYED for entry in entries):
+            self._keys_heard += 1
+            for log_id in tuple(self._later):
+                self._judge_later(log_id)
+        elif entries and entries[0].log_id in self._later:
             self._judge_later(entries[0].log_id)
         if any(entry.type == EntryType.WITNESSES for entry in entries):
             self._notify()
@@ -246,11 +256,15 @@ class Witnessing:
         if one.size < self._book.size(one.log_id) or (state is not None and state.node_id != one.node_id):
             return
         if state is None or one.size > state.size:
-            if one.log_id in self._later or len(self._later) < LATER_MAX:
-                self._later[one.log_id] = peer, Told(Say.NEWS, (found.note.raw,))
+            self._wait_for_more(peer, found)
             return
+        keys = self._keys_heard
         known = self._book.merged(await self._log.read_store(partial(self._known, found)))
-        if self._book.is_news(known):
+        if known.judged.at is None:
+            self._wait_for_more(peer, found)  # perhaps until a witness's own log has shown its key
+            if keys != self._keys_heard:
+                self._judge_later(one.log_id)  # which may have come while we judged
+        elif self._book.is_news(known):
             ends = [key.not_after.timestamp() for key in self._log.replica.keys_of(one.node_id)]
             await self._log.keep(*self._book.records(known, ends))
             self._book.learn(known)
@@ -265,6 +279,12 @@ class Witnessing:
             raise Refused(Reason.FORKED, f"a checkpoint of another history of log {one.log_id.hex()}")
         judged = self._judge.judge(one, found.note, self._log.sets.at(one.log_id, one.size))
         return Known(KeptCheckpoint(checkpoint=one, tree=tree, note=judged.note(Note(one.text, (author,)))), judged)
+
+    def _wait_for_more(self, peer: VerifiedPeer, found: UnverifiedCheckpoint) -> None:
+        """It is judged again when more entries have come: the newest of each log."""
+        log_id = found.says.log_id
+        if log_id in self._later or len(self._later) < LATER_MAX:
+            self._later[log_id] = peer, Told(Say.NEWS, (found.note.raw,))
 
     def _judge_later(self, log_id: bytes) -> None:
         peer, told = self._later[log_id]

@@ -36,6 +36,7 @@ class EntryView:
     at: datetime
     type: str  # "application", "admission", ... as in the registry, lower case
     body: dict[str, Any]  # JSON-like
+    unproven: bool = False  # its endorsement has ended, and nobody attests that it was written before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 import trio
@@ -52,7 +53,8 @@ class LocalAudit:
     async def read(self, *, node: str | None = None, last: int | None = None) -> list[EntryView]:
         """See `AuditApi`. Raises UsageError for a node of which there is no entry."""
         found = await self._log.newest(node_id=None if node is None else self._node_id(node), last=last)
-        return [self._view(entry) for entry in found]
+        unproven = await self._witnessing.unproven(found)
+        return [replace(self._view(entry), unproven=entry.hash in unproven) for entry in found]
 
     @asynccontextmanager
     async def follow(self) -> AsyncIterator[AsyncIterator[EntryView]]:

@@ -241,6 +241,7 @@ def entry_fields(entry: EntryView) -> dict[str, Any]:
     return {
         "node": str(entry.node_id), "name": entry.node_name, "log": entry.log_id.hex(), "seq": entry.seq,
         "hash": entry.hash.hex(), "at": entry.at.isoformat(), "type": entry.type, "body": entry.body,
+        **({"unproven": True} if entry.unproven else {}),
     }
 
 
@@ -251,6 +252,7 @@ def read_entry(value: Mapping[str, Any]) -> EntryView:
         node_id=node_id_of(value, "node"), node_name=text_of(value, "name"), log_id=_hex_of(value, "log"),
         seq=number_of(value, "seq"), hash=_hex_of(value, "hash"), at=_time_of(value, "at"),
         type=text_of(value, "type"), body=body if isinstance(body, dict) else malformed("body"),
+        unproven=value.get("unproven") is True,
     )
 
 

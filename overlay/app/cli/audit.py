@@ -10,6 +10,7 @@ import click
 from audit.bodies import describe
 from audit.store import AuditStore
 from audit.verifier import LogReport, verify_store
+from audit.witnessed import Judge
 from overlay.app import wire_json as wire
 from overlay.app.api import EntryReceipt, EntryView
 from overlay.app.cli.common import Invocation, run, standard_options
@@ -115,12 +116,14 @@ def _stored(invocation: Invocation, node: str | None, last: int) -> list[EntryVi
         if node is not None and wanted is None:
             raise UsageError(f"there is no log of {node}")
         entries = store.newest(node_id=wanted, last=last)
+        unproven = Judge(store, mesh.root).unproven(entries, wall_clock())
     finally:
         store.close()
     return [
         EntryView(
             node_id=entry.node_id, node_name=names.get(entry.node_id, entry.node_id.short), log_id=entry.log_id,
             seq=entry.seq, hash=entry.hash, at=entry.at, type=entry.type_name, body=describe(entry.type, entry.body),
+            unproven=entry.hash in unproven,
         )
         for entry in entries
     ]
@@ -133,7 +136,8 @@ def _show(invocation: Invocation, entries: Iterable[EntryView]) -> None:
         else:
             said = entry.body if entry.type == APPLICATION else _shortened(entry.body)
             body = plain(wire.compact(said))
-            say(f"{entry.at:%Y-%m-%d %H:%M:%S} {entry.node_name} {entry.seq} {entry.type} {body}")
+            mark = " (unproven)" if entry.unproven else ""
+            say(f"{entry.at:%Y-%m-%d %H:%M:%S} {entry.node_name} {entry.seq} {entry.type}{mark} {body}")
 
 
 def _shortened(value: Any) -> Any:

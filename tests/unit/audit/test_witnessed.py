@@ -165,6 +165,17 @@ def test_what_was_witnessed_too_late_is_unproven_once_the_endorsement_has_ended(
     kept.store.close()
 
 
+def test_single_entries_are_marked(path: Path) -> None:
+    log = alices(BOB)
+    one = checkpoint(log, 3)
+    kept = Kept(path, log, *shown(BOB), kept=(cosigned(one, line(one, BOB)),))
+    assert kept.judge.unproven(log.entries, END) == frozenset()
+    assert kept.judge.unproven(log.entries, END + SECOND) == {entry.hash for entry in log.entries[3:]}
+    stranger = some_log(1, mesh=MESH, name="eve").entries
+    assert kept.judge.unproven(stranger, SOON) == {stranger[0].hash}
+    kept.store.close()
+
+
 def test_each_endorsement_has_its_own_time(path: Path) -> None:
     log = alices(BOB, notes=1)
     log.change_to(make_member(MESH, "alice", start=2))
