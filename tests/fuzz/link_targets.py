@@ -255,7 +255,7 @@ class _Talk:
 
     def _use_event(self, event: Event) -> None:
         session, now = self.session, self.pair.now
-        if isinstance(event, StreamOffered) and len(event.body) % 4 != 3:
+        if isinstance(event, StreamOffered) and len(event.opening.body) % 4 != 3:
             session.streams.accept(event.stream, now)
         elif isinstance(event, StreamOffered):
             session.streams.refuse(event.stream, ReplyStatus.NOT_ALLOWED, "no", now)
