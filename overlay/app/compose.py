@@ -30,6 +30,7 @@ from overlay.app.authority.shares import Shares
 from overlay.app.chronicle import Chronicle
 from overlay.app.config import Config, load_config
 from overlay.app.control import serve_control
+from overlay.app.fork_watch import ForkWatch
 from overlay.app.identity import Endorser, Membership, attestation_blob, identity_signer, load_membership
 from overlay.app.local import Faces, LocalNode
 from overlay.app.local_audit import LocalAudit
@@ -153,6 +154,8 @@ async def _running(
         setup.log = log
         setup.witnesses = WitnessPorts(log, setup.current_identity, setup.trust, setup.at)
         setup.witnessing = witnessing = await setup.witnesses.open(setup.root, setup.config.witness_wait)
+        setup.forks = await ForkWatch.open(log, setup.root, setup.at, setup.trust)
+        setup.witnesses.forked = setup.forks.two_heads
         chronicle, memory = Chronicle(log, setup.at), setup.memory
         assembly = alter(Assembly(parts=setup.parts(log, topics, offers, listen), signer=setup.signer))
         try:
@@ -204,6 +207,8 @@ async def _engine(
                 evidence=setup.prover_kind.name.lower(), warnings=setup.warnings,
             )
             servers.start_soon(topics.run)
+            if setup.forks is not None:
+                servers.start_soon(setup.forks.run, engine, seat.keeper)
             servers.start_soon(setup.forwarding.run)
             async with _standing(setup.forwarding, setup.config):
                 await servers.start(_serve_control, node, setup.folder.path)
@@ -271,6 +276,7 @@ class Setup:
         self.engine: Node | None = None
         self.forwarding = Forwarding(self._denied)
         self.log: AuditLog | None = None
+        self.forks: ForkWatch | None = None
         self.witnesses: WitnessPorts | None = None
         self.witnessing: Witnessing | None = None
         self._floor = load_floor(folder)
@@ -340,6 +346,7 @@ class Setup:
         found = (self._endorser.warning, self.memory.warning, *unread, *self.standings.warnings)
         if self.witnessing is not None:
             found += self.witnessing.warnings
+        found += () if self.forks is None else self.forks.warnings
         return tuple(warning for warning in found if warning)
 
     def parts(
@@ -360,7 +367,7 @@ class Setup:
             services={**offers.services, **self.seat.services, **self.forwarding.services},
             standings=self.standings, trust_keeper=self.seat, streams={**offers.streams, **self.forwarding.streams},
             witnesses=self.witnessing,
-            transient=topics.on_transient_batch, rekey=RekeyTimes.every(config.rekey_after),
+            transient=topics.on_transient_batch, forks=self.forks, rekey=RekeyTimes.every(config.rekey_after),
             attest=AttestTimes.period(config.attest_every), listen=listen,
         )
 
