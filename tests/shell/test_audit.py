@@ -116,6 +116,25 @@ async def test_a_folder_that_was_restored_gets_what_it_lacks_and_begins_the_next
         assert parse_checkpoint(bytes.fromhex(opening["old_checkpoint"])).says.size > lost.seq
 
 
+async def test_a_cloned_folder_that_runs_beside_the_first_writes_a_log_of_its_own(tmp_path: Path) -> None:
+    alices, bobs = enrolled(tmp_path, "alice", "bob")
+    async with started(bobs) as bob:
+        async with started(alices, bob.node) as alice:
+            await alice.node.audit.wait_witnessed(await alice.node.audit.append("count", "before"))
+        clone = tmp_path / "clone"
+        shutil.copytree(alices, clone, ignore=shutil.ignore_patterns("control.sock"))
+        async with started(alices, bob.node) as alice:
+            first = await alice.node.audit.append("count", "first")
+            await alice.node.audit.wait_witnessed(first)
+            async with started(clone, bob.node) as second:
+                other = await second.node.audit.append("count", "second")
+                await second.node.audit.wait_witnessed(other)
+                assert other.log_id != first.log_id
+        assert sorted(map(str, await values(bob.node, "alice"))) == ["before", "first", "second"]
+        assert not any(isinstance(event, ChainRejected) and event.reason is Reason.FORKED for event in bob.events)
+        verified(bob.node).demand()
+
+
 async def test_a_start_that_cannot_ask_its_witnesses_begins_a_log_that_claims_nothing(tmp_path: Path) -> None:
     alices, bobs = enrolled(tmp_path, "alice", "bob")
     async with started(bobs) as bob, started(alices, bob.node) as alice:
