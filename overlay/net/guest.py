@@ -104,10 +104,15 @@ class GuestLink:
     async def _flush(self) -> None:
         async with self._sending:
             while data := self.session.data_to_send():
-                try:
-                    await self._stream.send_all(data)
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    return  # the reader sees the end, too
+                with trio.move_on_at(self.session.deadline) as scope:
+                    try:
+                        await self._stream.send_all(data)
+                    except (trio.BrokenResourceError, trio.ClosedResourceError):
+                        return  # the reader sees the end, too
+                if scope.cancelled_caught:  # it does not read, and half of what we had to say is with it
+                    self._take(self.session.tick(trio.current_time()))
+                    await trio.aclose_forcefully(self._stream)
+                    return
 
     async def _last_words(self) -> None:
         with trio.move_on_after(LINK_LAST_WORDS, shield=True):

@@ -6,20 +6,26 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from overlay.app.compose import Assembly
 from overlay.core import limits
+from overlay.core.certificates import VerifiedCertificate
+from overlay.core.guest_session import GuestSession
 from overlay.core.guests import joiner, renewer
 from overlay.core.handshake import Entrance, Side
 from overlay.core.identity import LocalIdentity
+from overlay.core.join_frames import Renewal
+from overlay.core.join_result import JoinResult
 from overlay.core.keys import NodeId
+from overlay.core.renewal import Attempt
 from overlay.core.trust import TrustSet, VerifiedPeer
 from overlay.errors import OverlayError, PeerUnreachable, Refused
 from overlay.events import LinkRefused
 from overlay.net.guest import GuestLink, dial_guest
 from overlay.net.ports import TrustKeeper
 from overlay.net.system import SystemChance, wall_clock
-from overlay.registry import FrameType, Mode, Reason
+from overlay.registry import FrameType, Mode, Reason, Role
 from tests.shell.authority_kit import PATIENCE, Running, Visitor, admitted, founded, linked, opened, token_of
 
 
@@ -181,3 +187,47 @@ async def test_a_member_gets_a_link_of_mode_3_and_nothing_of_the_application_pas
             await link.send(FrameType.ORDER, b"\xff")
             assert isinstance(await ended(link), Refused)
         assert [peer.name for peer in alice.node.peers] == ["bob"]
+
+
+async def test_a_guest_that_does_not_read_holds_its_place_no_longer_than_one_that_does_not_speak(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    session = GuestSession(Role.OTHER, entrance(bytes(32)), lambda _mode: None, trio.current_time(), Mode.JOIN)
+    deadline = session.deadline
+
+    async def never() -> None:
+        await trio.sleep_forever()
+
+    ours, _theirs = trio.testing.memory_stream_pair()
+    ours.send_stream.send_all_hook = never
+    link = GuestLink(ours, session, "somewhere")
+    session.data_to_send = lambda: b"what nobody reads"  # type: ignore[method-assign]
+    with trio.fail_after(1000), pytest.raises(OverlayError):
+        await link.receive()
+    assert trio.current_time() == pytest.approx(deadline, abs=1.0)
+
+
+async def test_a_member_that_asks_for_renewals_without_end_is_answered_one_by_one(tmp_path: Path) -> None:
+    path = founded(tmp_path)
+    async with linked(path, admitted(path, "bob")) as (alice, bob):
+        own = bob.node.engine.identity
+        answered = 0
+
+        async def renew(_renewal: Renewal, _old: VerifiedCertificate) -> JoinResult:
+            nonlocal answered
+            answered += 1
+            await trio.sleep_forever()
+            raise AssertionError
+
+        restricted = alice.node.seat._restricted
+        assert restricted is not None
+        restricted.renew = renew
+        side = renewer(own, bob.node.engine.parts.trust, wall_clock)
+        address, gate = ("127.0.0.1", alice.node.port), entrance((await token_of(alice)).gate_key)
+        async with dial_guest(address, gate, lambda _mode: side, Mode.RENEW) as link:
+            attempt = Attempt(csr=b"csr", serial=1, not_before=wall_clock())
+            for _ in range(50):
+                await link.send(FrameType.RENEWAL, attempt.renewal.pack())
+            await link.send(FrameType.ORDER, b"\xff")  # ends the link, after all that came before it
+            assert isinstance(await ended(link), Refused)
+        assert answered == 1

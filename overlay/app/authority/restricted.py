@@ -45,6 +45,7 @@ class Restricted:
         self._nursery = nursery
         self._links: dict[NodeId, tuple[GuestLink, VerifiedPeer]] = {}
         self._talking: list[tuple[GuestLink, VerifiedPeer]] = []  # all of them: one node may have two
+        self._answering: set[GuestLink] = set()
         self._answers: dict[NodeId, trio.MemorySendChannel[JoinResult]] = {}
         self._dialling: set[Address] = set()
         self._met: dict[Address, NodeId] = {}  # who answered where
@@ -157,7 +158,7 @@ class Restricted:
             while True:
                 frame = await link.receive()
                 if frame.type is FrameType.RENEWAL:
-                    spawn(self._nursery, self._answer, link, peer, frame.body)
+                    self._begin_answer(link, peer, frame.body)
                 elif frame.type is FrameType.JOIN_RESULT:
                     self._take_answer(peer.node_id, frame.body)
                 else:
@@ -170,12 +171,20 @@ class Restricted:
                 if channel is not None:
                     channel.close()  # whoever waits for an answer waits no more
 
+    def _begin_answer(self, link: GuestLink, peer: VerifiedPeer, body: bytes) -> None:
+        """One at a time on each link: a question that comes before the answer to the last one is not heard."""
+        if link not in self._answering:
+            self._answering.add(link)
+            spawn(self._nursery, self._answer, link, peer, body)
+
     async def _answer(self, link: GuestLink, peer: VerifiedPeer, body: bytes) -> None:
         assert self.renew is not None
         try:
             result = await self.renew(Renewal.unpack(body), peer.certificate)
         except OverlayError as error:  # a disk that is full ends no node either
             result = JoinResult(reason=error.reason if isinstance(error, Refused) else Reason.INTERNAL)
+        finally:
+            self._answering.discard(link)
         await link.send(FrameType.JOIN_RESULT, result.pack())
 
     def _take_answer(self, peer: NodeId, body: bytes) -> None:
