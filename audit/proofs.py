@@ -133,9 +133,14 @@ def _root(extra: Extra, mesh: MeshId | Root) -> Root:
     mesh_id = mesh.mesh_id if isinstance(mesh, Root) else mesh
     if root.mesh_id != mesh_id:
         raise Refused(Reason.OTHER_MESH, f"the proof is of the mesh {root.mesh_id}")
-    if extra.authority is None:
+    return root_with(root, extra.authority)
+
+
+def root_with(root: Root, authority: bytes | None) -> Root:
+    """The founding root, and those that recovery keys have put in its place. Raises Refused for objects that do not hold."""
+    if authority is None:
         return root
-    recovered = unpack_chain(extra.authority, root).recovered_roots
+    recovered = unpack_chain(authority, root).recovered_roots
     return replace(root, recovered=lambda: recovered)
 
 

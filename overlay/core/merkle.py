@@ -162,14 +162,20 @@ def _split(size: int) -> int:
 
 def check_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> None:
     """Section 2.1.3.2: the leaf stands at `index` in the tree of that size and root. Raises Refused(CHAIN_BROKEN)."""
-    _check_sizes(leaf, root, *proof)
+    _check_sizes(root)
+    if root_above(leaf, index, size, proof) != root:
+        _broken("the proof leads to another root")
+
+
+def root_above(leaf: bytes, index: int, size: int, proof: Sequence[bytes]) -> bytes:
+    """The root to which a proof leads from a leaf (section 2.1.3.2). Raises Refused(CHAIN_BROKEN) if it leads nowhere."""
+    _check_sizes(leaf, *proof)
     if not 0 <= index < size:
         _broken("the index is outside the tree")
     node = leaf
     for sibling, on_the_left in zip(proof, _sides(index, size - 1, len(proof)), strict=True):
         node = inner_hash(sibling, node) if on_the_left else inner_hash(node, sibling)
-    if node != root:
-        _broken("the proof leads to another root")
+    return node
 
 
 def check_consistency(first: int, first_root: bytes, second: int, second_root: bytes, proof: Sequence[bytes]) -> None:

@@ -37,6 +37,9 @@ SHELLS = (
     "audit.store",  # a database
     "audit.stored_tree",  # a database
     "audit.member",  # a state folder
+    "audit.bundle",  # files
+    "audit.bundle_check",  # files
+    "audit.raw_logs",  # a database
     "audit.lookahead",  # threads
     "audit.prover",  # a database
     "audit.verifier",  # a database
