@@ -82,5 +82,5 @@ def day_of(at: datetime) -> int:
 
 
 def _rank(mesh_id: MeshId, author: NodeId, witness: NodeId, day: int) -> bytes:
-    """As if drawn by lot anew each day. There is no beacon yet: docs/decisions/0016-witnesses-without-a-roster.md."""
+    """As if drawn by lot anew each day. There is no beacon yet: docs/decisions/0017."""
     return sha256(Label.WITNESS, mesh_id, sha256(u64(day)), author, witness)
