@@ -4,14 +4,13 @@ The boot log ends when the operating system runs; the kernel's list grows on. So
 log, and on top of the log without its last events, which may have come after the quote.
 """
 
-from collections.abc import Sequence
+import hashlib
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Final
 
-from attest.event_log import BootEvent, BootLog
+from attest.event_log import PCR_MAX, BootEvent, BootLog
 from attest.ima import PCR, Measurement, Position, follow
-from attest.replay import Replayed, Values, digest_of, meet, states
+from attest.replay import Replayed, Values, last_states, meet
 
 BEGIN: Final = Position()
 TAIL: Final = 8  # events of the boot log that may have come after a quote: our guess; few services extend PCRs late
@@ -47,26 +46,39 @@ def account(
         found = meet(boot, bitmap, quoted)
         return Account(found.values, found.events, found.surplus, position)
     entries: list[Measurement] = []
-    ends = _Ends(tuple(islice(states(boot, bitmap & ~(1 << PCR)), TAIL + 1)), bitmap, quoted)
+    ends = Ends(boot, bitmap, quoted)
     end = follow(measured, position, ends.meet, entries.append)
-    state = ends.met
-    assert state is not None  # `follow` has met the quote
-    return Account({**state.values, PCR: end.value}, state.events, state.surplus, end, tuple(entries))
+    return ends.account(end, tuple(entries))
 
 
-class _Ends:
+class Ends:
     """Where the boot log may have been when the quote was made; with a value of PCR 10 one of them is what was quoted."""
 
-    def __init__(self, found: Sequence[Replayed], bitmap: int, quoted: bytes) -> None:
-        self.met: Replayed | None = None
-        self._found = found
-        self._bitmap = bitmap
+    def __init__(self, boot: BootLog, bitmap: int, quoted: bytes) -> None:
         self._quoted = quoted
+        self._met: Replayed | None = None
+        below, above = range(PCR), range(PCR + 1, PCR_MAX)
+        self._found = [
+            (state, hashlib.sha256(_values(state.values, below, bitmap)), _values(state.values, above, bitmap))
+            for state in last_states(boot, bitmap & ~(1 << PCR), TAIL + 1)
+        ]
 
     def meet(self, value: bytes) -> bool:
         """Whether it is so."""
-        for state in self._found:
-            if digest_of({**state.values, PCR: value}, self._bitmap) == self._quoted:
-                self.met = state
+        for state, before, after in self._found:
+            digest = before.copy()
+            digest.update(value + after)
+            if digest.digest() == self._quoted:
+                self._met = state
                 return True
         return False
+
+    def account(self, end: Position, measurements: tuple[Measurement, ...] = ()) -> Account:
+        """What all of it amounts to, once it has met."""
+        state = self._met
+        assert state is not None
+        return Account({**state.values, PCR: end.value}, state.events, state.surplus, end, measurements)
+
+
+def _values(values: Values, pcrs: range, bitmap: int) -> bytes:
+    return b"".join(values[pcr] for pcr in pcrs if bitmap >> pcr & 1)

@@ -1,18 +1,32 @@
 """PolicyAppraiser: a peer's evidence, judged under the policy that is in force now."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from attest.evidence import Claims, parse_claims
+from attest.inquiry import LogInquiry, Subject
 from attest.levels import level_of
-from attest.policy import Measured, accepted_kinds, check_kind, check_level, judge_manifest, judge_quote
-from attest.quote import Clock, Enrolled, check_quote
+from attest.log_book import LogBook
+from attest.policy import (
+    Measured,
+    accepted_kinds,
+    check_kind,
+    check_level,
+    file_rules,
+    judge_manifest,
+    judge_quote,
+    meets_rules,
+    wants_logs,
+)
+from attest.quote import Clock, Enrolled, Quote, check_quote
+from attest.rules import Logs, what_changed
 from attest.software import check_software
-from overlay.core.evidence import Appraisal, Binding, Evidence
+from overlay.core.evidence import Appraisal, Binding, Evidence, Inquiry
 from overlay.core.policy import Policy
 from overlay.core.trust import VerifiedPeer
-from overlay.registry import EvidenceKind
+from overlay.errors import Refused
+from overlay.registry import EvidenceKind, Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +35,7 @@ class PolicyAppraiser:
 
     policy_source: Callable[[], Policy]
     at: Callable[[], datetime]
+    book: LogBook = field(default_factory=LogBook, repr=False)  # of all links
 
     @property
     def accepted(self) -> tuple[EvidenceKind, ...]:
@@ -29,18 +44,15 @@ class PolicyAppraiser:
 
     def appraise(
         self, evidence: Evidence, binding: Binding, peer: VerifiedPeer, previous: Appraisal | None
-    ) -> Appraisal:
+    ) -> Appraisal | Inquiry:
         """Raises Refused with the reason; the checks that need the policy come last, but for the kind of evidence."""
         policy = self.policy_source()
         claims = parse_claims(evidence.claims)
         check_kind(policy, claims.kind, peer)
-        case = _Case(policy, self.at(), claims, evidence, binding, peer)
+        case = _Case(policy, self.at(), claims, peer, self.book)
         if claims.kind is EvidenceKind.TPM:
-            appraisal = case.quote(previous.clock if previous is not None else None)
-        else:
-            appraisal = case.software()
-        check_level(policy, appraisal.level, peer.roles)
-        return appraisal
+            return case.quote(evidence, binding, previous.clock if previous is not None else None)
+        return case.software(evidence, binding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +62,41 @@ class _Case:
     policy: Policy
     at: datetime
     claims: Claims
-    evidence: Evidence
-    binding: Binding
     peer: VerifiedPeer
+    book: LogBook
 
-    @property
-    def level(self) -> int:
-        return level_of(self.claims.kind, self.peer.certificate.facts.level)
-
-    def quote(self, previous: Clock | None) -> Appraisal:
+    def quote(self, evidence: Evidence, binding: Binding, previous: Clock | None) -> Appraisal | Inquiry:
         facts = self.peer.certificate.facts
         enrolled = Enrolled(ak_name=facts.ak_name, ak_qualified_name=facts.ak_qualified_name)
-        bitmap = self.claims.pcr_bitmap
-        quote = check_quote(self.evidence, self.binding, enrolled, pcr_bitmap=bitmap, previous=previous)
-        warnings = judge_quote(self.policy, self.at, Measured(bitmap, quote.pcr_digest, quote.header.firmware))
+        quote = check_quote(evidence, binding, enrolled, pcr_bitmap=self.claims.pcr_bitmap, previous=previous)
+        if not wants_logs(self.policy, self.at):
+            return self._conclude(quote, None)
+        boot_hash = self.claims.boot_log_hash
+        if boot_hash is None or facts.ak_name is None:
+            return self._conclude(quote, Refused(Reason.LOG_MISSING, "the machine has no logs, or does not show them"))
+        subject = Subject(
+            node=self.peer.node_id, ak_name=facts.ak_name, resets=quote.header.clock[0], bitmap=self.claims.pcr_bitmap,
+            pcr_digest=quote.pcr_digest, boot_hash=boot_hash, rules=file_rules(self.policy, self.at),
+        )
+        return LogInquiry(subject, self.book, lambda logs: self._conclude(quote, logs)).begin()
+
+    def _conclude(self, quote: Quote, logs: Logs | Refused | None) -> Appraisal:
+        """What the policy says, when all that there is to know is known."""
+        node, policy = self.peer.node_id, self.policy
+        measured = Measured(self.claims.pcr_bitmap, quote.pcr_digest, quote.header.firmware, logs)
+        try:
+            warnings = judge_quote(policy, self.at, measured)
+        except Refused as error:
+            changed = what_changed(self.book.good_events(node), logs.events) if isinstance(logs, Logs) else ""
+            if not changed:
+                raise
+            raise Refused(error.reason, f"{error.detail}; since it was good last, {changed}") from None
+        if isinstance(logs, Logs):
+            self.book.keep_good(node, logs.events)
+        level = level_of(EvidenceKind.TPM, self.peer.certificate.facts.level, met=meets_rules(policy, self.at, measured))
+        check_level(policy, level, self.peer.roles)
         return Appraisal(
-            level=self.level,
+            level=level,
             kind=EvidenceKind.TPM,
             software_version=self.claims.software_version,
             pcr_digest=quote.pcr_digest,
@@ -73,11 +104,11 @@ class _Case:
             warnings=warnings,
         )
 
-    def software(self) -> Appraisal:
-        check_software(self.evidence, self.binding, self.peer)
+    def software(self, evidence: Evidence, binding: Binding) -> Appraisal:
+        check_software(evidence, binding, self.peer)
+        warnings = judge_manifest(self.policy, self.at, self.claims)
+        level = level_of(EvidenceKind.SOFTWARE, self.peer.certificate.facts.level)
+        check_level(self.policy, level, self.peer.roles)
         return Appraisal(
-            level=self.level,
-            kind=EvidenceKind.SOFTWARE,
-            software_version=self.claims.software_version,
-            warnings=judge_manifest(self.policy, self.at, self.claims),
+            level=level, kind=EvidenceKind.SOFTWARE, software_version=self.claims.software_version, warnings=warnings
         )

@@ -13,7 +13,7 @@ from typing import Final
 from attest.structures import ALG_SHA256, bad_evidence
 
 LOG_MAX: Final = 8 * 1024 * 1024  # bytes: our guess; logs of real machines have 10 to 100 KiB
-EVENTS_MAX: Final = 16_384  # our guess; real logs have 20 to 300
+EVENTS_MAX: Final = 4096  # our guess; real logs have 20 to 300
 DATA_MAX: Final = 1024 * 1024  # bytes of one event: our guess; a list of Secure Boot keys has some 20 KiB
 BANKS_MAX: Final = 16  # algorithms in one log: our guess
 PCR_MAX: Final = 24  # TCG PC Client Platform TPM Profile, section 4.6

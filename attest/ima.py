@@ -9,25 +9,30 @@ as machines write it). In the SHA-256 bank the kernel extends SHA-256 of the tem
 """
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from struct import Struct
 from typing import Final
 
-from attest.replay import ONES, ZEROS, extend
+from attest.replay import ONES, ZEROS
 from attest.structures import bad_evidence
 from overlay.core.wire import sha256
 from overlay.errors import Refused
 from overlay.registry import Reason
 
 PCR: Final = 10  # CONFIG_IMA_MEASURE_PCR_IDX
-PART_MAX: Final = 16 * 1024 * 1024  # bytes that are read at once: our guess; 20,000 entries have some 3 MiB
+LIST_MAX: Final = 64 * 1024 * 1024  # bytes of a whole list: our guess; 20,000 entries have some 3 MiB
+PART_MAX: Final = 16 * 1024 * 1024  # bytes that are read at once: our guess
 TEMPLATE_MAX: Final = 64 * 1024  # bytes of one entry's data: our guess; a path has at most 4 KiB, a signature less
 NAME_MAX: Final = 15  # IMA_TEMPLATE_NAME_FIELD_MAX is larger; the templates of the kernel are shorter
+AGGREGATE: Final = "boot_aggregate"  # the first entry: no file, but what is in PCRs 0 to 9
 _SHA1_SIZE: Final = 20
 _OLD: Final = b"ima"  # the first template: its data has no length, and 256 bytes for the name
 _OLD_NAME: Final = 256
 _VIOLATION: Final = bytes(_SHA1_SIZE)  # a file was written while it was read: the kernel extends ones
 _FIELDS: Final = {b"ima-ng": 2, b"ima-sig": 3, b"ima-ngv2": 2, b"ima-sigv2": 3, b"ima-buf": 3, b"ima-modsig": 5}
+_HEAD: Final = Struct("<I20sI")  # PCR, SHA-1 of the template's data, length of the template's name
+_INTEGER: Final = Struct("<I")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,11 @@ class Measurement:
     extended: bytes = field(repr=False)  # 32
     violation: bool = False
 
+    @property
+    def is_file(self) -> bool:
+        """All but the first entry, which sums up PCRs of the boot log."""
+        return self.number > 0 or self.path != AGGREGATE
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -53,6 +63,46 @@ class Position:
 
 
 Sink = Callable[[Measurement], None]
+
+
+class Follower:
+    """Reads a list on, as its bytes come, until the value of PCR 10 is the one that was quoted."""
+
+    def __init__(self, position: Position, meets: Callable[[bytes], bool], sink: Sink | None = None) -> None:
+        """`position`: where the last quote was met. `sink` gets each entry that is read, before it is known to be quoted."""
+        self.met = position if meets(position.value) else None
+        self._at = position
+        self._meets = meets
+        self._sink = sink
+        self._rest = b""  # of an entry that is half there
+
+    @property
+    def needed(self) -> int:
+        """The offset from which on bytes are lacking."""
+        return self._at.offset + len(self._rest)
+
+    def feed(self, data: bytes) -> Position | None:
+        """The next bytes: where the quote was met, or None as long as it is not. What comes after that is not looked at.
+
+        Raises:
+            Refused: BAD_EVIDENCE.
+        """
+        if self.met is not None:
+            return self.met
+        data = self._rest + data
+        start, number, value = self._at.offset, self._at.entries, self._at.value
+        meets, sink, used = self._meets, self._sink, 0
+        for end, template, content, violation in _entries(data, number):
+            extended = ONES if violation else sha256(content)
+            value = sha256(value + extended)
+            if sink is not None:
+                sink(_describe(number, template, content, extended, violation=violation))
+            number, used = number + 1, end
+            if meets(value):
+                self.met = Position(start + used, number, value)
+                return self.met
+        self._at, self._rest = Position(start + used, number, value), data[used:]
+        return None
 
 
 def follow(data: bytes, position: Position, meets: Callable[[bytes], bool], sink: Sink | None = None) -> Position:
@@ -68,38 +118,23 @@ def follow(data: bytes, position: Position, meets: Callable[[bytes], bool], sink
         Refused: BAD_EVIDENCE, or PCR_MISMATCH if no entry leads to what was quoted. `position` still holds then.
     """
     _check_size(data)
-    found = position if meets(position.value) else None
-    if found is not None and sink is None:
-        return _surely(found)
-    reader, now = _Reader(data), position
     passed: list[Measurement] = []
-    counted = 0
-    while found is None and (entry := _read(reader, now.entries)) is not None:
-        now = replace(
-            now, offset=position.offset + reader.offset, entries=now.entries + 1, value=extend(now.value, entry.extended)
-        )
-        passed.append(entry)
-        if meets(now.value):
-            found, counted = now, len(passed)
-    if sink is not None:
-        for entry in passed[:counted]:
-            sink(entry)
-    return _surely(found)
-
-
-def _surely(found: Position | None) -> Position:
+    found = Follower(position, meets, None if sink is None else passed.append).feed(data)
     if found is None:
         raise Refused(Reason.PCR_MISMATCH, "the measurement list does not lead to the PCR 10 that was quoted")
+    if sink is not None:
+        for entry in passed:
+            sink(entry)
     return found
 
 
 def read_all(data: bytes) -> tuple[Measurement, ...]:
     """Every whole entry of a list. Raises Refused(BAD_EVIDENCE)."""
     _check_size(data)
-    reader, found = _Reader(data), list[Measurement]()
-    while (entry := _read(reader, len(found))) is not None:
-        found.append(entry)
-    return tuple(found)
+    return tuple(
+        _describe(number, template, content, ONES if violation else sha256(content), violation=violation)
+        for number, (_, template, content, violation) in enumerate(_entries(data, 0))
+    )
 
 
 def _check_size(data: bytes) -> None:
@@ -107,66 +142,50 @@ def _check_size(data: bytes) -> None:
         bad_evidence(f"{len(data)} bytes of a measurement list; at most {PART_MAX}")
 
 
-class _Cut(Exception):
-    """The list ends here, for now."""
-
-
-class _Reader:
-    """Takes fields from the front; `offset` stands behind the last whole entry."""
-
-    def __init__(self, data: bytes) -> None:
-        self.offset = 0
-        self._data = data
-        self._at = 0
-
-    def take(self, size: int) -> bytes:
-        end = self._at + size
-        if end > len(self._data):
-            raise _Cut
-        part = self._data[self._at : end]
-        self._at = end
-        return part
-
-    def integer(self) -> int:
-        return int.from_bytes(self.take(4), "little")
-
-    def entry_done(self) -> None:
-        self.offset = self._at
-
-
-def _read(reader: _Reader, number: int) -> Measurement | None:
-    """The next entry; None if the list ends before it does."""
-    try:
-        pcr, digest, size = reader.integer(), reader.take(_SHA1_SIZE), reader.integer()
+def _entries(data: bytes, number: int) -> Iterator[tuple[int, bytes, bytes, bool]]:
+    """Each whole entry, the first of them with this number: where it ends, template, data of the template, violation."""
+    at, size = 0, len(data)
+    while at + _HEAD.size <= size:
+        pcr, digest, length = _HEAD.unpack_from(data, at)
         if pcr != PCR:
             bad_evidence(f"entry {number} of the measurement list is of PCR {pcr}")
-        if size > NAME_MAX:
-            bad_evidence(f"entry {number} of the measurement list has a template name of {size} bytes")
-        template = reader.take(size)
-        content = _old_content(reader) if template == _OLD else _content(reader, number)
-    except _Cut:
+        if length > NAME_MAX:
+            bad_evidence(f"entry {number} of the measurement list has a template name of {length} bytes")
+        start = at + _HEAD.size + length
+        template = data[at + _HEAD.size : start]
+        found = _old_content(data, start) if template == _OLD else _content(data, start, number)
+        if found is None:
+            return
+        at, content = found
+        violation = digest == _VIOLATION
+        if not violation and hashlib.sha1(content).digest() != digest:  # noqa: S324 - what the kernel writes beside each entry
+            bad_evidence(f"entry {number} of the measurement list is not what its digest says")
+        yield at, template, content, violation
+        number += 1
+
+
+def _content(data: bytes, start: int, number: int) -> tuple[int, bytes] | None:
+    """Where the entry ends, and its data; None if the list ends before it does."""
+    if start + 4 > len(data):
         return None
-    reader.entry_done()
-    violation = digest == _VIOLATION
-    extended = ONES if violation else sha256(content)
-    if not violation and hashlib.sha1(content).digest() != digest:  # noqa: S324 - what the kernel writes beside each entry
-        bad_evidence(f"entry {number} of the measurement list is not what its digest says")
-    return _describe(number, template, content, extended, violation=violation)
-
-
-def _content(reader: _Reader, number: int) -> bytes:
-    size = reader.integer()
+    (size,) = _INTEGER.unpack_from(data, start)
     if size > TEMPLATE_MAX:
         bad_evidence(f"entry {number} of the measurement list has {size} bytes; at most {TEMPLATE_MAX}")
-    return reader.take(size)
+    end = start + 4 + size
+    return (end, data[start + 4 : end]) if end <= len(data) else None
 
 
-def _old_content(reader: _Reader) -> bytes:
+def _old_content(data: bytes, start: int) -> tuple[int, bytes] | None:
     """Template `ima`: SHA-1 of the file, and its name, which is hashed with zeros up to 256 bytes."""
-    digest, size = reader.take(_SHA1_SIZE), reader.integer()
+    name = start + _SHA1_SIZE + 4
+    if name > len(data):
+        return None
+    (size,) = _INTEGER.unpack_from(data, start + _SHA1_SIZE)
     if size >= _OLD_NAME:
         bad_evidence("a name of more than 255 bytes in a measurement list")
-    return digest + reader.take(size).ljust(_OLD_NAME, b"\0")
+    if name + size > len(data):
+        return None
+    return name + size, data[start : start + _SHA1_SIZE] + data[name : name + size].ljust(_OLD_NAME, b"\0")
 
 
 def _describe(number: int, template: bytes, content: bytes, extended: bytes, *, violation: bool) -> Measurement:

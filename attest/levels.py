@@ -15,6 +15,11 @@ MEASURED_BOOT: Final = 5  # and what it booted meets the rules of the policy
 SHOWN_BY: Final = {EvidenceKind.SOFTWARE: SOFTWARE_KEY, EvidenceKind.TPM: VENDOR_TPM}
 
 
-def level_of(kind: EvidenceKind, certificate_level: int) -> int:
-    """What the evidence shows, and never more than the certificate was issued for."""
-    return min(SHOWN_BY[kind], certificate_level)
+def level_of(kind: EvidenceKind, certificate_level: int, *, met: bool = False) -> int:
+    """What the evidence shows, and never more than the certificate was issued for.
+
+    `met`: the boot log is proven by the quote and meets the policy's rules. That is the neighbour's to see and stands in no
+    certificate: a TPM that its maker has certified is then worth level 5.
+    """
+    level = min(SHOWN_BY[kind], certificate_level)
+    return MEASURED_BOOT if met and level == VENDOR_TPM else level

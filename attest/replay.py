@@ -7,7 +7,7 @@ Source: TCG, TPM 2.0 Library, part 1, section 17 (PCR operations); PC Client Pla
 after a reset); TCG D-RTM Architecture (PCRs 17 to 22).
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -84,16 +84,18 @@ def meet(log: BootLog, bitmap: int, quoted: bytes, others: Values = NONE) -> Rep
     return Replayed(met, tuple(counted[:found]), len(counted) - found)
 
 
-def states(log: BootLog, bitmap: int) -> Iterator[Replayed]:
-    """The PCRs after the whole log, then after all events of these PCRs but the last, and so on to the first."""
+def last_states(log: BootLog, bitmap: int, count: int) -> list[Replayed]:
+    """The PCRs after the whole log, then after all events of these PCRs but the last, and so on; at most `count` of them."""
     values = initial(log.locality)
-    counted = [event for event in log.events if event.is_extended and bitmap >> event.pcr & 1]
-    found = [dict(values)]
-    for event in counted:
-        _apply(values, event)
-        found.append(dict(values))
-    for count in range(len(counted), -1, -1):
-        yield Replayed(found[count], tuple(counted[:count]), len(counted) - count)
+    counted = tuple(event for event in log.events if event.is_extended and bitmap >> event.pcr & 1)
+    first = max(0, len(counted) + 1 - count)
+    found: list[Replayed] = []
+    for number in range(len(counted) + 1):
+        if number:
+            _apply(values, counted[number - 1])
+        if number >= first:
+            found.append(Replayed(dict(values), counted[:number], len(counted) - number))
+    return found[::-1]
 
 
 def separators_missing(events: Iterable[BootEvent], pcrs: Sequence[int] = range(8)) -> tuple[int, ...]:

@@ -106,7 +106,7 @@ class References:
     @property
     def has_tpm_references(self) -> bool:
         """Whether there is anything to compare a quote with; `enforce` without refuses TPM evidence."""
-        return bool(self.pcr_bitmap and self.pcr_digests)
+        return bool(self.pcr_bitmap and (self.pcr_digests or self.has_rules))
 
     @property
     def has_rules(self) -> bool:
