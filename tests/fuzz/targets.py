@@ -7,7 +7,15 @@ follows is taken as it stands, or as content that the right key then signs.
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from tests.fuzz import authority_targets, evidence_targets, identity_targets, link_targets, message_targets, wire_targets
+from tests.fuzz import (
+    authority_targets,
+    evidence_targets,
+    identity_targets,
+    link_targets,
+    message_targets,
+    note_targets,
+    wire_targets,
+)
 
 TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "record": wire_targets.record,
@@ -34,6 +42,8 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "message": message_targets.message,
     "batch": message_targets.batch,
     "audit": message_targets.audit,
+    "note": note_targets.note,
+    "witness": note_targets.witness,
     "admission": link_targets.admission,
     "link": link_targets.link,
     "cuts": link_targets.cuts,
