@@ -93,9 +93,9 @@ def is_bundle(path: Path) -> bool:
 
 
 def verify_bundle(
-    path: Path, mesh: MeshId | Root, *, progress: Progress = lambda _done, _total: None
+    path: Path, mesh: MeshId | Root, *, at: datetime | None = None, progress: Progress = lambda _done, _total: None
 ) -> BundleReport:
-    """Verify all of a bundle by the mesh's root, or its id, alone.
+    """Verify all of a bundle by the mesh's root, or its id, alone. `at` and `progress` as for `verify_store`.
 
     Raises:
         StateDamaged: it cannot be read as a bundle at all.
@@ -108,7 +108,7 @@ def verify_bundle(
         kept, forks = _forks(parts, root)
         store = Path(folder) / "audit.sqlite3"
         fill(store, logs, kept)
-        report = verify_store(store, root, progress=progress)
+        report = verify_store(store, root, at=at, progress=progress)
         _check_authors(parts, store, root, logs)
         proofs = tuple(_proofs(parts, root))
         return BundleReport(root=root, logs=report, proofs=proofs, forks=forks, faults=tuple(parts.faults))

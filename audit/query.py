@@ -9,7 +9,7 @@ from typing import Final
 from audit.bodies import describe
 from audit.entry import Entry
 from overlay.core.keys import NodeId
-from overlay.core.mesh.chains import hlc_of
+from overlay.core.mesh.chains import HLC_MAX, hlc_of
 from overlay.registry import EntryType
 
 APPLICATION: Final = EntryType.APPLICATION.name.lower()
@@ -53,13 +53,13 @@ class Query:
         if self.log_id is not None:
             yield "log IN (SELECT number FROM logs WHERE log_id = ?)", self.log_id
         if self.since is not None:
-            yield "hlc >= ?", hlc_of(self.since)
+            yield "hlc >= ?", _clock(self.since)
         if self.until is not None:
-            yield "hlc < ?", hlc_of(self.until)
+            yield "hlc < ?", _clock(self.until)
 
     def matches(self, entry: Entry) -> bool:
         """Whether an entry is one of them, all but `last`."""
-        low, high = (None if at is None else hlc_of(at) for at in (self.since, self.until))
+        low, high = (None if at is None else _clock(at) for at in (self.since, self.until))
         return (
             self.node_id in (None, entry.node_id)
             and self.log_id in (None, entry.log_id)
@@ -76,6 +76,11 @@ class Query:
             return True
         shown = json.dumps(describe(entry.type, entry.body), ensure_ascii=False, separators=(",", ":"))
         return self.text.casefold() in shown.casefold()
+
+
+def _clock(at: datetime) -> int:
+    """As far as a clock of ours, and an integer of SQLite, can say it."""
+    return min(hlc_of(at), HLC_MAX)
 
 
 _NUMBERS: Final = {kind.name.lower(): int(kind) for kind in EntryType}

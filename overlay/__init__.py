@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from overlay.app.api import EntryFilter as EntryFilter
     from overlay.app.api import EntryReceipt as EntryReceipt
     from overlay.app.api import EntryView as EntryView
     from overlay.app.api import NodeApi as NodeApi
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from overlay.registry import Reason as Reason
 
 _HOMES = {
-    "overlay.app.api": ("EntryReceipt", "EntryView", "NodeApi", "Published", "TopicItem"),
+    "overlay.app.api": ("EntryFilter", "EntryReceipt", "EntryView", "NodeApi", "Published", "TopicItem"),
     "overlay.app.client": ("connect_local",),
     "overlay.app.compose": ("open_node",),
     "overlay.app.config": ("Config",),

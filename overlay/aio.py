@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from overlay.app import client, compose, local
-from overlay.app.api import AuditApi, EntryReceipt, EntryView, NodeApi, Published, TopicItem
+from overlay.app.api import AuditApi, EntryFilter, EntryReceipt, EntryView, NodeApi, Published, TopicItem
 from overlay.app.bridge import streams as stream_steps
 from overlay.app.bridge.awaiting import Awaiting, Items, Opened, result_of
 from overlay.app.bridge.home import HomeLoop, Service
@@ -169,13 +169,15 @@ class Audit(Awaiting[Any]):
         """Returns when the witnesses of its log have signed that they saw it: how many, and how many of them may lie."""
         return await self._ask(partial(self._audit.wait_witnessed, entry))
 
-    async def read(self, *, node: str | None = None, last: int | None = None) -> list[EntryView]:
-        """Stored entries, oldest first; of one node (name or id), or all; the last so many."""
-        return await self._ask(partial(self._audit.read, node=node, last=last))
+    async def read(
+        self, *, node: str | None = None, last: int | None = None, only: EntryFilter | None = None
+    ) -> list[EntryView]:
+        """Stored entries, oldest first; of one node (name or id), or all; those that match, the last so many."""
+        return await self._ask(partial(self._audit.read, node=node, last=last, only=only))
 
-    def follow(self) -> AbstractAsyncContextManager[Items[EntryView]]:
-        """Entries as they are stored, ours and others'."""
-        return self._open("list of entries", self._audit.follow, Items[EntryView])
+    def follow(self, *, only: EntryFilter | None = None) -> AbstractAsyncContextManager[Items[EntryView]]:
+        """Entries as they are stored, ours and others': those that match."""
+        return self._open("list of entries", partial(self._audit.follow, only=only), Items[EntryView])
 
 
 class Node(NodeView, Awaiting[N]):

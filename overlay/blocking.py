@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from overlay.app import client, compose, local
-from overlay.app.api import AuditApi, EntryReceipt, EntryView, NodeApi, Published, TopicItem
+from overlay.app.api import AuditApi, EntryFilter, EntryReceipt, EntryView, NodeApi, Published, TopicItem
 from overlay.app.bridge import streams as stream_steps
 from overlay.app.bridge.portal import Portal, lent, open_thread
 from overlay.app.bridge.streams import Buffer, StreamView
@@ -163,13 +163,15 @@ class Audit(Waiting[Any]):
         waiting = partial(self._audit.wait_witnessed, entry)
         return self._ask(waiting, timeout=timeout, late="too few witnesses have signed that they saw the entry")
 
-    def read(self, *, node: str | None = None, last: int | None = None) -> list[EntryView]:
-        """Stored entries, oldest first; of one node (name or id), or all; the last so many."""
-        return self._ask(partial(self._audit.read, node=node, last=last))
+    def read(
+        self, *, node: str | None = None, last: int | None = None, only: EntryFilter | None = None
+    ) -> list[EntryView]:
+        """Stored entries, oldest first; of one node (name or id), or all; those that match, the last so many."""
+        return self._ask(partial(self._audit.read, node=node, last=last, only=only))
 
-    def follow(self) -> AbstractContextManager[Items[EntryView]]:
-        """Entries as they are stored, ours and others'."""
-        return self._open("list of entries", self._audit.follow, Items[EntryView])
+    def follow(self, *, only: EntryFilter | None = None) -> AbstractContextManager[Items[EntryView]]:
+        """Entries as they are stored, ours and others': those that match."""
+        return self._open("list of entries", partial(self._audit.follow, only=only), Items[EntryView])
 
 
 class Node(NodeView, Waiting[N]):

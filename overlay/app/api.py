@@ -40,6 +40,16 @@ class EntryView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EntryFilter:
+    """Which entries are meant: all that is left out matches everything. Times are the authors', aware."""
+
+    types: tuple[str, ...] = ()  # "admission", ... as in the registry, or types of users' entries
+    since: datetime | None = None
+    until: datetime | None = None
+    text: str = ""  # somewhere in the body as JSON shows it, in whatever case
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TopicItem:
     """A publication that was verified. `seq` counts per author and topic; transient ones have none.
 
@@ -91,12 +101,14 @@ class AuditApi(Protocol):
         """
         ...
 
-    async def read(self, *, node: str | None = None, last: int | None = None) -> list[EntryView]:
-        """Stored entries, oldest first; of one node (name or id), or all; the last so many."""
+    async def read(
+        self, *, node: str | None = None, last: int | None = None, only: EntryFilter | None = None
+    ) -> list[EntryView]:
+        """Stored entries, oldest first; of one node (name or id), or all; those that match, the last so many."""
         ...
 
-    def follow(self) -> AbstractAsyncContextManager[AsyncIterator[EntryView]]:
-        """Entries as they are stored, ours and others'."""
+    def follow(self, *, only: EntryFilter | None = None) -> AbstractAsyncContextManager[AsyncIterator[EntryView]]:
+        """Entries as they are stored, ours and others': those that match."""
         ...
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import trio
 
 from overlay.app import wire_json as wire
-from overlay.app.api import AuditApi, EntryReceipt, EntryView, Published, TopicItem
+from overlay.app.api import AuditApi, EntryFilter, EntryReceipt, EntryView, Published, TopicItem
 from overlay.app.authority.api import Authority, Report
 from overlay.app.control_client import HOW_TO_START, Connection, Items
 from overlay.app.control_socket import socket_address
@@ -200,15 +200,17 @@ class RemoteAudit:
         answer = await self._connection.ask("audit.wait_witnessed", **wire.receipt_fields(entry))
         return wire.text_of({"said": answer}, "said")
 
-    async def read(self, *, node: str | None = None, last: int | None = None) -> list[EntryView]:
+    async def read(
+        self, *, node: str | None = None, last: int | None = None, only: EntryFilter | None = None
+    ) -> list[EntryView]:
         """See `AuditApi.read`."""
-        async with self._connection.request("audit.read", node=node, last=last) as answers:
+        async with self._connection.request("audit.read", node=node, last=last, **wire.filter_fields(only)) as answers:
             return [entry async for entry in Items(answers, lambda item: wire.read_entry(_object(item)))]
 
     @asynccontextmanager
-    async def follow(self) -> AsyncIterator[AsyncIterator[EntryView]]:
+    async def follow(self, *, only: EntryFilter | None = None) -> AsyncIterator[AsyncIterator[EntryView]]:
         """See `AuditApi.follow`."""
-        async with self._connection.request("audit.follow") as answers:
+        async with self._connection.request("audit.follow", **wire.filter_fields(only)) as answers:
             await anext(answers)  # it listens from now on
             yield Items(answers, lambda item: wire.read_entry(_object(item)))
 

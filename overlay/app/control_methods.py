@@ -93,12 +93,12 @@ async def _wait_witnessed(node: NodeApi, params: Params, item: Item) -> Any:
 async def _read(node: NodeApi, params: Params, item: Item) -> Any:
     wanted = None if params.get("node") is None else wire.text_of(params, "node", limit=NAME_MAX)
     last = None if params.get("last") is None else min(wire.number_of(params, "last"), LAST_MAX)
-    for entry in await node.audit.read(node=wanted, last=last):
+    for entry in await node.audit.read(node=wanted, last=last, only=wire.read_filter(params)):
         await item(wire.entry_fields(entry))
 
 
 async def _follow(node: NodeApi, params: Params, item: Item) -> Any:
-    async with node.audit.follow() as entries:
+    async with node.audit.follow(only=wire.read_filter(params)) as entries:
         await item(READY)
         async for entry in entries:
             await item(wire.entry_fields(entry))

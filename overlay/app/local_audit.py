@@ -10,8 +10,9 @@ import trio
 from audit.bodies import describe
 from audit.entry import Entry
 from audit.log import AuditLog
+from audit.query import Query
 from audit.witnessing import Witnessing
-from overlay.app.api import EntryReceipt, EntryView
+from overlay.app.api import EntryFilter, EntryReceipt, EntryView
 from overlay.core.keys import NodeId
 from overlay.errors import UsageError
 from overlay.net.node import Node
@@ -50,19 +51,22 @@ class LocalAudit:
         """See `AuditApi`. Raises NoWitnesses."""
         return (await self._witnessing.wait_witnessed(entry.log_id, entry.seq)).sentence
 
-    async def read(self, *, node: str | None = None, last: int | None = None) -> list[EntryView]:
+    async def read(
+        self, *, node: str | None = None, last: int | None = None, only: EntryFilter | None = None
+    ) -> list[EntryView]:
         """See `AuditApi`. Raises UsageError for a node of which there is no entry."""
-        found = await self._log.newest(node_id=None if node is None else self._node_id(node), last=last)
+        found = await self._log.select(query_of(only, None if node is None else self._node_id(node), last))
         unproven = await self._witnessing.unproven(found)
         return [replace(self._view(entry), unproven=entry.hash in unproven) for entry in found]
 
     @asynccontextmanager
-    async def follow(self) -> AsyncIterator[AsyncIterator[EntryView]]:
+    async def follow(self, *, only: EntryFilter | None = None) -> AsyncIterator[AsyncIterator[EntryView]]:
         """See `AuditApi`."""
+        query = query_of(only)
         into, out = trio.open_memory_channel[EntryView](FOLLOW_WAITING)
 
         def take(entries: tuple[Entry, ...]) -> None:
-            for entry in entries:
+            for entry in filter(query.matches, entries):
                 try:
                     into.send_nowait(self._view(entry))
                 except trio.WouldBlock:
@@ -108,6 +112,14 @@ class LocalAudit:
             node_id=entry.node_id, node_name=name, log_id=entry.log_id, seq=entry.seq, hash=entry.hash, at=entry.at,
             type=entry.type_name, body=describe(entry.type, entry.body),
         )
+
+
+def query_of(only: EntryFilter | None, node_id: NodeId | None = None, last: int | None = None) -> Query:
+    """What a filter asks of the store."""
+    only = only or EntryFilter()
+    return Query(
+        node_id=node_id, last=last, types=frozenset(only.types), since=only.since, until=only.until, text=only.text
+    )
 
 
 def _short(node_id: bytes) -> str:

@@ -9,7 +9,7 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any, Final, NoReturn
 
-from overlay.app.api import EntryReceipt, EntryView, Published, TopicItem
+from overlay.app.api import EntryFilter, EntryReceipt, EntryView, Published, TopicItem
 from overlay.core.keys import NodeId
 from overlay.core.limits import BODY_MAX
 from overlay.errors import (
@@ -254,6 +254,25 @@ def read_entry(value: Mapping[str, Any]) -> EntryView:
         type=text_of(value, "type"), body=body if isinstance(body, dict) else malformed("body"),
         unproven=value.get("unproven") is True,
     )
+
+
+def filter_fields(only: EntryFilter | None) -> dict[str, Any]:
+    """A filter; what it leaves out is absent."""
+    if only is None:
+        return {}
+    times = {"since": only.since, "until": only.until}
+    found = {name: at.isoformat() for name, at in times.items() if at is not None}
+    return {**found, **({"types": list(only.types)} if only.types else {}), **({"text": only.text} if only.text else {})}
+
+
+def read_filter(value: Mapping[str, Any]) -> EntryFilter:
+    """Raises Refused(MALFORMED)."""
+    since, until = (_time_of(value, name) if value.get(name) is not None else None for name in ("since", "until"))
+    types = texts_of(value, "types") if value.get("types") is not None else ()
+    text = text_of(value, "text") if value.get("text") is not None else ""
+    if any(at is not None and at.tzinfo is None for at in (since, until)):
+        malformed("a time without a zone")
+    return EntryFilter(types=tuple(types), since=since, until=until, text=text)
 
 
 def read_statistics(value: Mapping[str, Any]) -> NodeStatistics:

@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import trio
 
 from audit.checkpoint import parse_checkpoint
 from audit.verifier import Report, verify_store
+from overlay.app.api import EntryFilter
+from overlay.app.client import connect_local
 from overlay.app.local import LocalNode
 from overlay.errors import CheckFailed
 from overlay.events import ChainRejected
@@ -204,3 +207,23 @@ async def test_an_edited_copy_does_not_verify_and_names_the_entry(harm: Callable
         with pytest.raises(CheckFailed, match=f"entry {entry.seq} does not hold"):
             verified(bob).demand()
         verified(alice).demand()
+
+
+async def test_entries_are_filtered_here_and_over_the_control_socket() -> None:
+    async with mesh("alice") as (alice,), connect_local(alice.folder) as remote:
+        only = EntryFilter(types=("door.opened",), text="7B")
+        async with remote.audit.follow(only=only) as far, alice.audit.follow(only=only) as near:
+            for kind, door in (("door.opened", "8c"), ("other", "7b"), ("door.opened", "7b")):
+                await alice.audit.append(kind, {"door": door})
+            with trio.fail_after(10):
+                for entries in (far, near):
+                    assert (await anext(entries)).body == {"type": "door.opened", "value": {"door": "7b"}}
+        for node in (alice, remote):
+            found = await node.audit.read(only=EntryFilter(types=("door.opened",)))
+            assert [view.body["value"]["door"] for view in found] == ["8c", "7b"]
+            at = found[-1].at
+            assert [view.seq for view in await node.audit.read(only=EntryFilter(since=at, types=("door.opened",)))][-1:] == [
+                found[-1].seq
+            ]
+            assert await node.audit.read(only=EntryFilter(until=at - timedelta(days=1))) == []
+            assert len(await node.audit.read(only=EntryFilter(types=("log_open",)), last=5)) == 1
