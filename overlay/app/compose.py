@@ -201,7 +201,7 @@ async def _engine(
         flush = engine.replicators[log.kind].flush
         log.listen(lambda _entries: flush())
         async with setup.seat.begin(engine) as seat, background() as servers:
-            faces = Faces(LocalAudit(log, engine, witnessing), topics, setup.forwarding)
+            faces = Faces(LocalAudit(log, engine, witnessing), topics, setup.forwarding, setup.exposed)
             node = LocalNode(
                 engine, faces, folder=setup.folder.path, seat=seat, mesh_name=setup.membership.mesh.root.name,
                 evidence=setup.prover_kind.name.lower(), warnings=setup.warnings,
@@ -321,6 +321,10 @@ class Setup:
         """The mesh's, by which logs are verified."""
         ledger = self.ledger
         return replace(self.membership.mesh.root, recovered=lambda: ledger.chain.recovered_roots)
+
+    def exposed(self) -> tuple[str, ...]:
+        """Nodes that have told two stories, proven."""
+        return () if self.forks is None else tuple(str(proof.node_id) for proof in self.forks.exposed)
 
     def trust(self) -> TrustSet:
         """The trust set in force."""

@@ -37,6 +37,7 @@ class Faces:
     audit: LocalAudit
     topics: TopicKeeper
     forwarding: Forwarding
+    exposed: Callable[[], tuple[str, ...]] = tuple  # nodes that have told two stories
 
 
 class LocalNode:
@@ -54,6 +55,7 @@ class LocalNode:
         self.mesh_name = mesh_name
         self._topics = faces.topics
         self._forwarding = faces.forwarding
+        self._exposed = faces.exposed
         self._evidence = evidence
         self._warnings = warnings
         self._stop = trio.Event()
@@ -140,7 +142,7 @@ class LocalNode:
             level=own.certificate.facts.level, evidence=self._evidence, port=self.port, roles=own.roles,
             certificate_ends=own.certificate.not_after.isoformat(), endorsement_ends=own.endorsement.not_after.isoformat(),
             links=self.engine.link_statistics(), chains=self.audit.statistics(), refused=self.engine.refused,
-            services=self._forwarding.statistics(), warnings=tuple(warnings),
+            services=self._forwarding.statistics(), exposed=self._exposed(), warnings=tuple(warnings),
         )
 
     def ask_to_stop(self) -> None:

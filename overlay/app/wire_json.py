@@ -282,7 +282,8 @@ def read_statistics(value: Mapping[str, Any]) -> NodeStatistics:
         chains = tuple(ChainStatistics(**chain) for chain in value["chains"])
         services = tuple(ServiceStatistics(**service) for service in value["services"])
         rest = {**value, "links": links, "chains": chains, "services": services}
-        return NodeStatistics(**{**rest, "roles": tuple(value["roles"]), "warnings": tuple(value["warnings"])})
+        rest |= {name: tuple(value[name]) for name in ("roles", "exposed", "warnings")}
+        return NodeStatistics(**rest)
     except (TypeError, KeyError):
         malformed("status")
 

@@ -68,6 +68,7 @@ class NodeStatistics:
     links: tuple[LinkStatistics, ...]
     chains: tuple[ChainStatistics, ...]
     services: tuple[ServiceStatistics, ...] = ()
+    exposed: tuple[str, ...] = ()  # nodes that have told two stories, proven: copies of their logs may differ
     refused: int
     warnings: tuple[str, ...]
 

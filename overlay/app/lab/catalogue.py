@@ -21,6 +21,7 @@ from overlay.app.lab.scenes import (
     edited_software,
     expired_endorsement,
     flipped_bytes,
+    forked_log,
     other_mesh,
     pcr_drift,
     replayed_quote,
@@ -37,6 +38,7 @@ SCENES: tuple[Scene, ...] = (
     pcr_drift.SCENE,
     expired_endorsement.SCENE,
     edited_entry.SCENE,
+    forked_log.SCENE,
     flipped_bytes.SCENE,
     replayed_rekey.SCENE,
 )
