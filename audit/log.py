@@ -225,9 +225,10 @@ class AuditLog:
 
     def _take_jobs(self) -> list[Job]:
         """The next ones, in order; ours wait while it is not known where our log stands."""
-        ready = [job for job in self._jobs if not (job.ours and self.waits)] if self.waits else self._jobs
-        jobs = ready[:BATCH_MAX]
-        self._jobs = [job for job in self._jobs if job not in jobs] if self.waits else self._jobs[BATCH_MAX:]
+        if not self.waits:
+            jobs, self._jobs = self._jobs[:BATCH_MAX], self._jobs[BATCH_MAX:]
+            return jobs
+        jobs, self._jobs = [job for job in self._jobs if not job.ours], [job for job in self._jobs if job.ours]
         return jobs
 
     async def _do(self, work: Work, *, ours: bool = True) -> tuple[Entry, ...]:
