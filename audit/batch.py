@@ -75,7 +75,13 @@ class Batch:
         return ()
 
     def begin_next(self, signer: LogSigner, former: Former, k: int) -> tuple[Entry, ...]:
-        """The next incarnation of our log. Raises as `OwnLog.begin`."""
+        """The next incarnation of our log, with number k. Raises as `OwnLog.begin`.
+
+        Who could not ask may have an old copy of its folder, and have used k + 1 already: it takes the Unix time, as after a
+        restore, so that no number is used twice.
+        """
+        if former.reason == UNCONFIRMED:
+            k = max(k, int(self._at.timestamp()))
         own, entry = OwnLog.begin(self.own.root, signer, self._at, k, former)
         self._close()
         self._keep(own, entry)
