@@ -1,7 +1,8 @@
 """What a node does with the keys in its TPM: prove its software, sign as itself, and show both keys to a signer."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -16,14 +17,25 @@ from overlay.core.wire import sha256
 from overlay.errors import LocalProtocolError
 from overlay.registry import COSE_ES256, EvidenceKind
 
+TRIES: Final = 3  # quotes, while the boot log grows under them: our guess
+
+
+def no_logs() -> None:
+    """Of a machine that has none to show."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TpmProver:
-    """A Prover; replaced as a whole when the policy changes. The claims name the PCRs that are quoted."""
+    """A Prover; replaced as a whole when the policy changes. The claims name the PCRs that are quoted.
+
+    `logs` looks at the logs of this machine anew and gives the hash of the boot log, None if it has no logs. They are looked at
+    before the quote, which vouches for that hash, and after it, so that what they say is never behind what was quoted.
+    """
 
     tpm: Tpm = field(repr=False)
     ak: KeyBlob
     claims: Claims
+    logs: Callable[[], bytes | None] = field(default=no_logs, repr=False)
 
     def __post_init__(self) -> None:
         if self.claims.kind is not EvidenceKind.TPM:
@@ -36,7 +48,12 @@ class TpmProver:
 
     def prove(self, bindings: Sequence[Binding]) -> list[Evidence]:
         """One quote for all bindings; evidence in their order. Blocks; raises OverlayError when the TPM fails."""
-        return prove_all(bindings, self.claims.pack(), self._quote)
+        for _ in range(TRIES):
+            boot_log = self.logs()
+            evidence = prove_all(bindings, replace(self.claims, boot_log_hash=boot_log).pack(), self._quote)
+            if self.logs() == boot_log:
+                break
+        return evidence
 
     def _quote(self, data: bytes) -> Proof:
         attested, signature = self.tpm.quote(self.ak, data, self.claims.pcr_bitmap)

@@ -34,6 +34,7 @@ from overlay.app.fork_watch import ForkWatch
 from overlay.app.identity import Endorser, Membership, attestation_blob, identity_signer, load_membership
 from overlay.app.local import Faces, LocalNode
 from overlay.app.local_audit import LocalAudit
+from overlay.app.machine_logs import OwnLogs
 from overlay.app.peer_memory import PeerMemory
 from overlay.app.standings import Standings
 from overlay.app.topic_keeper import TopicKeeper
@@ -288,6 +289,8 @@ class Setup:
         self.ledger = Ledger(folder, membership.mesh, self._vault)
         self._manifest = package_manifest(installed_root())
         self._ak = attestation_blob(folder)
+        self._logs = OwnLogs.of(config.boot_log, config.ima, config.tcti)
+        self._appraiser = PolicyAppraiser(self.policy, self.at)
         self.prover_kind = _kind(config, has_key=self._ak is not None and tpm is not None)
         self._endorser = Endorser(folder, membership.certificate, self.trust, tpm)
         self.identity = self._endorser.begin(self.at())
@@ -366,7 +369,7 @@ class Setup:
 
         return NodeParts(
             identity=self.identity, trust=self.trust, gate_keys=self.ring.passing, tag=secrets.token_bytes(8),
-            calendar=self.at, chance=SystemChance(), appraiser=PolicyAppraiser(self.policy, self.at), prover=self._prover,
+            calendar=self.at, chance=SystemChance(), appraiser=self._appraiser, prover=self._prover, logs=self._logs,
             renew=renew, finders=self._finders(), known=self._known, keepers=(log, topics),
             services={**offers.services, **self.seat.services, **self.forwarding.services},
             standings=self.standings, trust_keeper=self.seat, streams={**offers.streams, **self.forwarding.streams},
@@ -383,7 +386,7 @@ class Setup:
 
         return NodeParts(
             identity=self.identity, trust=self.trust, gate_keys=self.ring.passing, tag=secrets.token_bytes(8),
-            calendar=self.at, chance=SystemChance(), appraiser=PolicyAppraiser(self.policy, self.at), prover=self._prover,
+            calendar=self.at, chance=SystemChance(), appraiser=self._appraiser, prover=self._prover, logs=self._logs,
             renew=renew, finders=self._finders(), known=self._known, keepers=(), services={}, trust_keeper=self.seat,
             transient=_nothing_transient, listen=listen,
         )
@@ -397,7 +400,7 @@ class Setup:
             pcr_bitmap=(policy.pcr_bitmap or DEFAULT_PCRS) if kind is EvidenceKind.TPM else 0, manifest=self._manifest,
         )
         if kind is EvidenceKind.TPM and tpm is not None and blob is not None:
-            return tpm_prover(tpm, blob, claims)
+            return tpm_prover(tpm, blob, claims, self._logs.look)
         return SoftwareProver(signer=identity.message, kid=identity.kid, mesh_id=self.mesh_id, claims=claims)
 
     def _make_seat(self) -> Seat:

@@ -46,6 +46,8 @@ class Config:
     interfaces: tuple[str, ...] = ()  # none: all that lead somewhere
     evidence: EvidenceSetting = "auto"
     tcti: str = DEFAULT_TCTI
+    boot_log: str = ""  # a file; else the machine's own, if the TPM is its own
+    ima: str = ""
     rekey_after: float = RekeyTimes().after
     attest_every: float = AttestTimes().every
     witness_wait: float = WITHIN
@@ -255,6 +257,10 @@ def _text(key: str, value: object) -> object:
     return value if isinstance(value, str) and value else _wrong(key, "a text")
 
 
+def _file(key: str, value: object) -> object:
+    return value if isinstance(value, str) else _wrong(key, "the name of a file")
+
+
 def _period(key: str, value: object) -> object:
     return _seconds(key, value, PERIOD)
 
@@ -308,6 +314,8 @@ TABLE: Final = (
     Setting("interfaces", "network interface to announce on; may be repeated", _texts, _split, many=True, metavar="NAME"),
     Setting("evidence", "what to prove with: auto, tpm or software", _word("auto", "tpm", "software"), metavar="KIND"),
     Setting("tcti", "how the TPM is reached, such as device:/dev/tpmrm0", _text),
+    Setting("boot_log", "boot event log to show, instead of the machine's own", _file, metavar="FILE"),
+    Setting("ima", "measurement list of the kernel to show, instead of its own", _file, metavar="FILE"),
     Setting("rekey_after", "seconds after which a link gets fresh keys", _period, _number_of, metavar="SECONDS"),
     Setting("attest_every", "seconds between two proofs of our software", _period, _number_of, metavar="SECONDS"),
     Setting("refresh_every", "seconds after which signers make new shares unasked", _wait, _number_of, metavar="SECONDS"),

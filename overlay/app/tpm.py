@@ -1,5 +1,6 @@
 """The one place that copes with a machine without tpm2-pytss: everything else asks here for a TPM and what lives in it."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from overlay.core.evidence import Prover
@@ -55,6 +56,6 @@ def tpm_signer(tpm: "Tpm", blob: "KeyBlob") -> Signer:
     return _tpm_keys.TpmIdentitySigner(tpm, blob)
 
 
-def tpm_prover(tpm: "Tpm", blob: "KeyBlob", claims: "Claims") -> Prover:
-    """Quotes under the AK."""
-    return _tpm_keys.TpmProver(tpm=tpm, ak=blob, claims=claims)
+def tpm_prover(tpm: "Tpm", blob: "KeyBlob", claims: "Claims", logs: Callable[[], bytes | None]) -> Prover:
+    """Quotes under the AK; `logs` looks at those of this machine anew and gives the hash of the boot log."""
+    return _tpm_keys.TpmProver(tpm=tpm, ak=blob, claims=claims, logs=logs)

@@ -23,6 +23,7 @@ from overlay.core.identity import LocalIdentity
 from overlay.core.keys import NodeId
 from overlay.core.limits import AttestTimes, RekeyTimes
 from overlay.core.liveness import Pong
+from overlay.core.log_parts import LogSource, NoLogs
 from overlay.core.mesh.found import Address, AnnouncementFacts
 from overlay.core.mesh.greeting import shows_gate_key
 from overlay.core.mesh.skew import Sample, Skews, clock_sentence, measure
@@ -107,6 +108,7 @@ class NodeParts:
     chance: Chance
     appraiser: Appraiser
     prover: Callable[[LocalIdentity], Prover]
+    logs: LogSource = field(default_factory=NoLogs)  # that explain what our TPM quotes
     renew: Callable[[], Awaitable[LocalIdentity]]  # the next endorsement
     finders: Sequence[Finder]
     known: Callable[[], Sequence[NodeId]]
@@ -297,7 +299,7 @@ class Node:
             gate_keys=keys, tag=tag if role is Role.OPENER else parts.tag, seen=self._seen_hellos,
         )
         config = SessionConfig(
-            handshake=context, appraiser=parts.appraiser, evidence_kind=self._attester.prover.kind,
+            handshake=context, appraiser=parts.appraiser, evidence_kind=self._attester.prover.kind, logs=parts.logs,
             has_link=lambda peer: NodeId(peer) in self.pool.links, seen_calls=self._seen_calls, rekey=parts.rekey,
             attest=parts.attest,
         )

@@ -40,6 +40,8 @@ def test_every_setting_can_be_given_in_every_way(tmp_path: Path) -> None:
         interfaces = ["eth0", "wlan0"]
         evidence = "tpm"
         tcti = "swtpm:path=/x"
+        boot_log = "boot"
+        ima = "ima"
         rekey_after = 5
         attest_every = 5.5
         log_level = "debug"
@@ -48,17 +50,17 @@ def test_every_setting_can_be_given_in_every_way(tmp_path: Path) -> None:
         "OVERLAY_LISTEN": "[::1]:4711", "OVERLAY_SEEDS": "192.0.2.1:1, [2001:db8::1%eth0]:2", "OVERLAY_MDNS": "no",
         "OVERLAY_INCLUDE_LOOPBACK": "true", "OVERLAY_INTERFACES": "eth0,wlan0", "OVERLAY_EVIDENCE": "tpm",
         "OVERLAY_TCTI": "swtpm:path=/x", "OVERLAY_REKEY_AFTER": "5", "OVERLAY_ATTEST_EVERY": "5.5",
-        "OVERLAY_LOG_LEVEL": "debug",
+        "OVERLAY_LOG_LEVEL": "debug", "OVERLAY_BOOT_LOG": "boot", "OVERLAY_IMA": "ima",
     }  # fmt: skip
     words = [
         "--listen", "[::1]:4711", "--seed", "192.0.2.1:1", "--seed", "[2001:db8::1%eth0]:2", "--no-mdns", "--include-loopback",
         "--interface", "eth0", "--interface", "wlan0", "--evidence", "tpm", "--tcti", "swtpm:path=/x", "--rekey-after", "5",
-        "--attest-every", "5.5", "--log-level", "debug",
+        "--attest-every", "5.5", "--log-level", "debug", "--boot-log", "boot", "--ima", "ima",
     ]  # fmt: skip
     expected = Config(
         listen=("::1", 4711), seeds=("192.0.2.1:1", "[2001:db8::1%eth0]:2"), mdns=False, include_loopback=True,
         interfaces=("eth0", "wlan0"), evidence="tpm", tcti="swtpm:path=/x", rekey_after=5.0, attest_every=5.5,
-        log_level="debug",
+        log_level="debug", boot_log="boot", ima="ima",
     )  # fmt: skip
     assert load_settings(tmp_path, environment=environment).config == expected
     assert load_settings(tmp_path, options=read_words(words), environment={}).config == expected
