@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from attest.software import check_software
+from audit.checkpoint import parse_checkpoint, verify_cosignature, witness_key
 from overlay.core.admission import Proof, ProofFacts
 from overlay.core.batches import parse_batch
 from overlay.core.certificates import Root, parse_root, verify_leaf
 from overlay.core.endorsement import verify_endorsement
 from overlay.core.evidence import Binding, Evidence
+from overlay.core.keys import Ed25519Signer
 from overlay.core.limits import PROOF_MAX
 from overlay.core.mesh.topics import Author, verify_publication
 from overlay.core.mesh.transients import verify_transient, verify_transients
@@ -44,6 +46,7 @@ class Context:
     """What the vectors of a file share, read by our modules."""
 
     def __init__(self, file: Json) -> None:
+        self.file = file
         context = file["context"]
         self.root: Root = parse_root(unhex(context["root"]))
         self.at = datetime.fromtimestamp(context["at"], UTC)
@@ -58,6 +61,23 @@ class Context:
     def verify(self, shown: Json, at: datetime) -> VerifiedPeer:
         certificate = verify_leaf(unhex(shown["leaf"]), (), self.root, at)
         return VerifiedPeer(certificate, verify_endorsement(unhex(shown["endorsement"]), certificate, self.root.mesh_id, at))
+
+
+def play_checkpoints(context: Context, case: Json) -> None:
+    author, witness = context.peers["alice"], Ed25519Signer(unhex(context.file["context"]["witness_private"]))
+    found = parse_checkpoint(unhex(case["raw"]))
+    assert (found.says.mesh_id, found.says.node_id) == (context.root.mesh_id, author.node_id)
+    found.verify(author.message_public)
+    key = found.says.author_key(author.message_public)
+    values = {"text": found.note.text.encode(), "signature": found.note.signature_of(key).signature}
+    if case["kind"] == "cosignature":
+        key = witness_key(context.root.mesh_id, context.peers["bob"].node_id, witness.public_key)
+        line = next(line for line in found.cosignatures if line.name == key.name)
+        assert verify_cosignature(found.says, line, context.peers["bob"].node_id, witness.public_key) == case["at"]
+        values = {"signature": line.signature[8:]}
+    if "values" in case:
+        values |= {"key_id": key.id, "verifier_key": key.text.encode()}
+        assert {name: found.hex() for name, found in values.items()} == {name: case["values"][name] for name in values}
 
 
 # --- one case of each file --------------------------------------------------------------------------------------------
@@ -122,7 +142,7 @@ def play_counter(_: Context, case: Json) -> None:
 
 FILES: dict[str, Callable[[Any, Json], None]] = {
     "credentials.json": play_credentials, "admission.json": play_admission, "messages.json": play_message,
-    "counters.json": play_counter,
+    "counters.json": play_counter, "checkpoints.json": play_checkpoints,
 }  # fmt: skip
 
 
