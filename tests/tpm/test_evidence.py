@@ -9,6 +9,7 @@ pytest.importorskip("tpm2_pytss", reason="this host lacks tpm2-pytss")
 from attest.appraiser import PolicyAppraiser
 from attest.credential import make_credential
 from attest.enrol import check_request
+from attest.evidence import parse_claims
 from attest.key_blob import KeyBlob
 from attest.tpm import Tpm
 from attest.tpm_keys import TpmIdentitySigner, TpmProver, show_tpm
@@ -118,6 +119,15 @@ def test_a_credential_for_another_key_does_not_open(tpm: Tpm) -> None:
     checked = check_request(show_tpm(tpm, ak=ak, identity=identity, request=csr), csr, verify_request(csr).identity)
     with pytest.raises(OverlayError):
         tpm.activate(other, make_credential(checked.ek, checked.ak_name, bytes(32)))
+
+
+def test_a_boot_log_that_grows_under_a_quote_is_quoted_again(tpm: Tpm) -> None:
+    """The quote vouches for the hash of a log that is at least as long as what was quoted."""
+    found = iter([sha256(b"short"), sha256(b"longer"), sha256(b"longer"), sha256(b"longer")])
+    prover = TpmProver(tpm=tpm, ak=tpm.create_attestation_key(), claims=tpm_claims(), logs=lambda: next(found))
+    (evidence,) = prover.prove([a_binding()])
+    assert parse_claims(evidence.claims).boot_log_hash == sha256(b"longer")
+    assert next(found, None) is None
 
 
 def test_a_prover_states_its_own_kind_only(tpm: Tpm) -> None:
