@@ -76,9 +76,7 @@ class Checkpointer:
         made = 0 if self._made is None else self._made.size
         if self._making or self._size <= made or not self._witnesses:
             return math.inf
-        if self._hurried:
-            return self._made_at + HURRY
-        return -math.inf if self._size - made >= ENTRIES else self._made_at + EVERY
+        return self._made_at + (HURRY if self._hurried or self._size - made >= ENTRIES else EVERY)
 
     def _owes(self, node: NodeId, one: _Witness) -> bool:
         return self._made is not None and node in self._witnesses and one.size < self._made.size

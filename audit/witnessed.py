@@ -15,7 +15,7 @@ from audit.judged import Witnessed, WitnessReport
 from audit.notes import Note, NoteSignature, verify_line
 from audit.quorum import WitnessSet, is_timely
 from audit.store import AuditStore
-from audit.witness_sets import sets_of
+from audit.witness_sets import WitnessSets, sets_of
 from overlay.core.certificates import Root
 from overlay.core.keys import NodeId
 from overlay.core.merkle import Tree
@@ -28,24 +28,38 @@ class Judge:
     def __init__(self, store: AuditStore, root: Root) -> None:
         self._store = store
         self._root = root
-        self._keys: dict[NodeId, tuple[KeyInForce, ...]] = {}
+        self._shown: dict[NodeId, tuple[tuple[bytes, KeyInForce], ...]] = {}  # with the log that shows it, newest first
+        self._sets: WitnessSets | None = None
 
     def keys(self, node_id: NodeId) -> tuple[KeyInForce, ...]:
         """Every endorsement that the logs of a node have shown, verified, the newest first."""
-        if node_id not in self._keys:
-            self._keys[node_id] = tuple(self._verified(node_id))
-        return self._keys[node_id]
+        return tuple(key for _, key in self._shown_by(node_id))
 
-    def _verified(self, node_id: NodeId) -> Iterable[KeyInForce]:
+    def _shown_by(self, node_id: NodeId) -> tuple[tuple[bytes, KeyInForce], ...]:
+        if node_id not in self._shown:
+            self._shown[node_id] = tuple(self._verified(node_id))
+        return self._shown[node_id]
+
+    def _verified(self, node_id: NodeId) -> Iterable[tuple[bytes, KeyInForce]]:
         for entry in self._store.with_keys_of(node_id):
             try:
-                yield verify_key(entry, self._root)
+                yield entry.log_id, verify_key(entry, self._root)
             except Refused:
                 continue  # `verify` names it
 
     def forget(self, node_id: NodeId) -> None:
         """Its logs have shown another endorsement."""
-        self._keys.pop(node_id, None)
+        self._shown.pop(node_id, None)
+
+    def forget_sets(self) -> None:
+        """Some log has named other witnesses."""
+        self._sets = None
+
+    @property
+    def _witness_sets(self) -> WitnessSets:
+        if self._sets is None:
+            self._sets = sets_of(self._store.with_witnesses())
+        return self._sets
 
     def check_author(self, found: UnverifiedCheckpoint) -> NoteSignature:
         """The line by which a message key of its author signed it. Raises Refused(BAD_SIGNATURE)."""
@@ -79,7 +93,7 @@ class Judge:
 
     def witnessed(self, log_id: bytes) -> list[Witnessed]:
         """The checkpoints of a log that are kept and hold, the largest first; witnessed or not."""
-        sets, found = sets_of(self._store.with_witnesses()), []
+        sets, found = self._witness_sets, []
         for kept in self._store.checkpoints(log_id):
             try:
                 self.check_author(UnverifiedCheckpoint(kept.checkpoint, kept.note))
@@ -96,7 +110,7 @@ class Judge:
             return WitnessReport(fault=fault)
         reached = [one for one in found if one.at is not None]
         best = next(iter(reached or found), None)
-        newest = sets_of(self._store.with_witnesses()).at(log_id, size)
+        newest = self._witness_sets.at(log_id, size)
         return WitnessReport(
             witnesses=newest, size=reached[0].checkpoint.size if reached else 0,
             sentence=newest.sentence(0) if best is None else best.sentence,
@@ -137,11 +151,5 @@ class Judge:
 
     def _periods(self, node_id: NodeId, log_id: bytes) -> list[tuple[int, KeyInForce]]:
         """From which entry on which endorsement was in force."""
-        found = []
-        for entry in self._store.with_keys_of(node_id):
-            if entry.log_id == log_id:
-                try:
-                    found.append((entry.seq, verify_key(entry, self._root)))
-                except Refused:
-                    continue
+        found = [(key.seq, key) for shown_in, key in self._shown_by(node_id) if shown_in == log_id]
         return sorted(found, key=lambda one: one[0])

@@ -189,6 +189,7 @@ class Witnessing:
         elif entries and entries[0].log_id in self._later:
             self._judge_later(entries[0].log_id)
         if any(entry.type == EntryType.WITNESSES for entry in entries):
+            self._judge.forget_sets()
             self._notify()
 
     # --- as a witness -----------------------------------------------------------------------------------------------
@@ -259,7 +260,13 @@ class Witnessing:
             self._wait_for_more(peer, found)
             return
         keys = self._keys_heard
-        known = self._book.merged(await self._log.read_store(partial(self._known, found)))
+        try:
+            known = self._book.merged(await self._log.read_store(partial(self._known, found)))
+        except Refused as error:
+            mine = self._book.get(one.log_id)
+            if error.reason is Reason.FORKED and mine is not None and mine.size == one.size:
+                self._parts.forked(mine.kept.note.raw, found.note.raw)
+            raise
         if known.judged.at is None:
             self._wait_for_more(peer, found)  # perhaps until a witness's own log has shown its key
             if keys != self._keys_heard:

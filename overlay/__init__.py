@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from overlay.errors import DeadlineExceeded as DeadlineExceeded
     from overlay.errors import HostLacks as HostLacks
     from overlay.errors import NotAllowed as NotAllowed
+    from overlay.errors import NoWitnesses as NoWitnesses
     from overlay.errors import OverlayError as OverlayError
     from overlay.errors import PeerUnreachable as PeerUnreachable
     from overlay.errors import Refused as Refused
@@ -46,8 +47,8 @@ _HOMES = {
     "overlay.app.config": ("Config",),
     "overlay.core.keys": ("MeshId", "NodeId"),
     "overlay.errors": (
-        "CheckFailed", "DeadlineExceeded", "HostLacks", "NotAllowed", "OverlayError", "PeerUnreachable", "Refused",
-        "RemoteError", "StateDamaged", "StateInUse", "StreamReset", "Truncated", "UsageError",
+        "CheckFailed", "DeadlineExceeded", "HostLacks", "NoWitnesses", "NotAllowed", "OverlayError", "PeerUnreachable",
+        "Refused", "RemoteError", "StateDamaged", "StateInUse", "StreamReset", "Truncated", "UsageError",
     ),
     "overlay.events": ("NodeEvent",),
     "overlay.net.peer": ("Peer",),

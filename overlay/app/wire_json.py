@@ -17,6 +17,7 @@ from overlay.errors import (
     DeadlineExceeded,
     HostLacks,
     NotAllowed,
+    NoWitnesses,
     OverlayError,
     PeerUnreachable,
     Refused,
@@ -36,7 +37,7 @@ SECONDS_MAX: Final = 86_400.0  # our guess: nobody waits longer than a day
 _CLASSES: Final = {
     cls.__name__: cls
     for cls in (
-        PeerUnreachable, DeadlineExceeded, NotAllowed, CheckFailed, UsageError, HostLacks, StateDamaged
+        PeerUnreachable, DeadlineExceeded, NotAllowed, NoWitnesses, CheckFailed, UsageError, HostLacks, StateDamaged
     )
 }
 

@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from overlay.app.api import EntryReceipt
+from overlay.app.client import connect_local
 from overlay.app.local import LocalNode
 from overlay.errors import NoWitnesses
 from overlay.testing import mesh
@@ -51,6 +52,16 @@ async def test_alone_nobody_is_waited_for() -> None:
         entry = await alice.audit.append("door.opened", {"door": "7b"})
         with pytest.raises(NoWitnesses, match="no other member"):
             await alice.audit.wait_witnessed(entry)
+        async with connect_local(alice.folder) as remote:
+            with pytest.raises(NoWitnesses, match="no other member"):
+                await remote.audit.wait_witnessed(entry)
+
+
+async def test_a_program_that_shares_a_node_waits_for_its_witnesses() -> None:
+    async with mesh("alice", "bob") as (alice, _), connect_local(alice.folder) as remote:
+        entry = await remote.audit.append("door.opened", {"door": "7b"})
+        with trio.fail_after(10):
+            assert await remote.audit.wait_witnessed(entry) == "1 of 1, tolerates 0 liars"
 
 
 async def test_each_start_has_a_witness_key_of_its_own(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def test_sixty_four_entries_do_not_wait() -> None:
     machine.grew(ENTRIES)
     assert machine.tick(0.1) == []
     machine.grew(ENTRIES + 1)
+    assert machine.deadline == HURRY
     assert machine.tick(0.1) == [CheckpointDue()]
 
 
