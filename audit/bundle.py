@@ -12,7 +12,7 @@
 
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from audit.author import LogSigner
 from audit.bodies import read_credentials
 from audit.bundle_text import README
 from audit.checkpoint import UnverifiedCheckpoint, witness_key
@@ -57,6 +58,7 @@ class Wanted:
 
     nodes: frozenset[NodeId] | None = None  # whose logs, beside those of their witnesses
     proofs: Sequence[tuple[bytes, int]] = ()  # of which entries: log and number
+    signer: LogSigner | None = field(default=None, repr=False)  # of our own open log, see `prove`
 
 
 def write_bundle(
@@ -81,7 +83,7 @@ def write_bundle(
         for kept in notes:
             writer.add(f"logs/{kept.checkpoint.log_id.hex()}/{kept.checkpoint.size}.checkpoint", kept.note.raw)
         for log_id, seq in wanted.proofs:
-            proof = prove(store, root, log_id, seq, authority=authority)
+            proof = prove(store, root, log_id, seq, authority=authority, signer=wanted.signer)
             writer.add(f"proofs/{log_id.hex()}-{seq}.tlog-proof", proof.raw)
         forks = store.forks()
         for fork in forks:

@@ -79,9 +79,16 @@ def root_of(folder: StateFolder) -> Root:
     return mesh.root
 
 
-def _signer_of(folder: StateFolder) -> LogSigner:
-    """The message key of the last start, and the credentials that speak for it."""
+def signer_in(folder: StateFolder) -> LogSigner | None:
+    """The message key of the last start, and the credentials that speak for it; None before the first. Raises StateDamaged."""
     keys, certificate = load_session_keys(folder), load_certificate(folder)
     if keys is None or certificate is None:
-        raise UsageError(f"the node in {folder.path} has never run, so it has no keys to sign with", hint=_START_ONCE)
+        return None
     return LogSigner(keys.message, Credentials(keys.endorsement, certificate.leaf, certificate.chain))
+
+
+def _signer_of(folder: StateFolder) -> LogSigner:
+    found = signer_in(folder)
+    if found is None:
+        raise UsageError(f"the node in {folder.path} has never run, so it has no keys to sign with", hint=_START_ONCE)
+    return found

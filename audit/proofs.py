@@ -94,8 +94,8 @@ class CheckedProof:
         """For people."""
         entry = f"entry {self.entry.seq} of {self.name}, log {self.entry.log_id.hex()[:8]}"
         if self.witnessed_at is None:
-            said = self.witnesses.sentence(len(self.cosigned))
-            return f"{entry} holds; witnessed by too few: {said}"
+            said = f"witnessed by too few: {self.witnesses.sentence(len(self.cosigned))}"
+            return f"{entry} holds; {said if self.witnesses.nodes else 'nobody has witnessed it'}"
         late = "" if self.timely else "; witnessed too late to prove when it was written"
         sentence = self.witnesses.sentence(len(self.cosigned))
         return f"{entry} holds; witnessed at {self.witnessed_at:%Y-%m-%d %H:%M:%S} UTC by {sentence}{late}"

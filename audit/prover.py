@@ -3,11 +3,12 @@
 from collections.abc import Iterable
 from itertools import islice
 
+from audit.author import LogSigner
 from audit.chain import KeyInForce
 from audit.checkpoint import Checkpoint, UnverifiedCheckpoint, witness_key
 from audit.entry import Entry, parse_entry
-from audit.judged import Witnessed
-from audit.notes import NoteSignature
+from audit.judged import NOBODY, Witnessed
+from audit.notes import Note, NoteSignature
 from audit.proofs import Extra
 from audit.store import AuditStore
 from audit.tlog_proof import TlogProof
@@ -18,11 +19,16 @@ from overlay.errors import UsageError
 _LATER = "a node makes a checkpoint every 64 entries, or within 5 seconds; try again"
 
 
-def prove(store: AuditStore, root: Root, log_id: bytes, seq: int, *, authority: bytes | None = None) -> TlogProof:
+def prove(
+    store: AuditStore, root: Root, log_id: bytes, seq: int, *, authority: bytes | None = None,
+    signer: LogSigner | None = None,
+) -> TlogProof:  # fmt: skip
     """A proof of one entry, which `check_proof` verifies by the mesh's root alone.
 
     Args:
         authority: the packed chain of authority objects, where recovery keys have put a root in place.
+        signer: of our own open log, whose head it signs where no checkpoint covers the entry: a node without witnesses
+            makes none.
 
     Raises:
         UsageError: there is no such entry, or no checkpoint covers it yet.
@@ -33,13 +39,12 @@ def prove(store: AuditStore, root: Root, log_id: bytes, seq: int, *, authority: 
         raise UsageError(f"there is no entry {seq} in log {log_id.hex()}", hint="see `overlay audit log`")
     entry = parse_entry(raws[0]).says
     judge = Judge(store, root)
-    found = _best(judge, log_id, seq)
+    found, note = _best(store, judge, entry) or _own_head(store, root, entry, signer)
     checkpoint = found.checkpoint
     named = _naming(store, log_id, checkpoint.size)
     with store.tree(log_id) as tree:
         path = tree.inclusion(seq, checkpoint.size)
         named_path = () if named is None else tree.inclusion(named.seq, checkpoint.size)
-    note = next(kept.note for kept in store.checkpoints(log_id, from_size=checkpoint.size) if kept.checkpoint == checkpoint)
     signed = UnverifiedCheckpoint(checkpoint, found.note(note))
     extra = Extra(
         root=root.der, entry=entry.raw, keys=tuple(_keys(store, judge, entry, signed, found)),
@@ -48,12 +53,26 @@ def prove(store: AuditStore, root: Root, log_id: bytes, seq: int, *, authority: 
     return TlogProof(index=seq, path=path, checkpoint=signed, extra=extra.pack())
 
 
-def _best(judge: Judge, log_id: bytes, seq: int) -> Witnessed:
+def _best(store: AuditStore, judge: Judge, entry: Entry) -> tuple[Witnessed, Note] | None:
     """The earliest checkpoint that covers it and that enough witnesses have cosigned; else the earliest that covers it."""
-    covering = [one for one in judge.witnessed(log_id) if one.checkpoint.size > seq]
+    covering = [one for one in judge.witnessed(entry.log_id) if one.checkpoint.size > entry.seq]
     if not covering:
-        raise UsageError(f"no checkpoint covers entry {seq} yet", hint=_LATER)
-    return next((one for one in reversed(covering) if one.at is not None), covering[-1])
+        return None
+    best = next((one for one in reversed(covering) if one.at is not None), covering[-1])
+    kept = store.checkpoints(entry.log_id, from_size=best.checkpoint.size)
+    return best, next(one.note for one in kept if one.checkpoint == best.checkpoint)
+
+
+def _own_head(store: AuditStore, root: Root, entry: Entry, signer: LogSigner | None) -> tuple[Witnessed, Note]:
+    """The head of our open log, signed now; nobody has cosigned it."""
+    states, _ = store.load(root)
+    state = states.get(entry.log_id)
+    if signer is None or state is None or state.key is None or state.key.kid != signer.kid:
+        raise UsageError(f"no checkpoint covers entry {entry.seq} yet", hint=_LATER)
+    head = Checkpoint(
+        mesh_id=root.mesh_id, node_id=state.node_id, log_id=state.log_id, size=state.size, root=state.root
+    )
+    return Witnessed(checkpoint=head, witnesses=NOBODY, lines={}), head.sign(signer.message)
 
 
 def _naming(store: AuditStore, log_id: bytes, size: int) -> Entry | None:

@@ -34,7 +34,7 @@ from overlay.core.certificates import Root
 from overlay.core.keys import NodeId
 from overlay.core.merkle import HASH_SIZE, Tree
 from overlay.core.wire import malformed
-from overlay.errors import HostLacks, OverlayError, Refused, StateDamaged
+from overlay.errors import HostLacks, OverlayError, Refused, StateDamaged, UsageError
 from overlay.registry import EntryType
 
 FORMAT: Final = 2
@@ -310,6 +310,20 @@ class AuditStore:
             found = list(islice(readable, query.last))
             rows.close()
         return found[::-1]
+
+    def entry_at(self, log_ids: Sequence[bytes], seq: int) -> Entry | None:
+        """Entry `seq` of the first of these logs that has one."""
+        for log_id in log_ids:
+            for entry in _readable(self.read(log_id, seq, 1, limit=1)):
+                return entry
+        return None
+
+    def entry_with(self, digits: str) -> Entry | None:
+        """The entry whose hash begins with these hexadecimal digits; reads all hashes. Raises UsageError for several."""
+        rows = self._fetch("SELECT raw FROM entries WHERE lower(hex(hash)) LIKE ? || '%' LIMIT 2", (digits,))
+        if len(rows) > 1:
+            raise UsageError(f"several entries have a hash that begins with {digits}", hint="write more digits")
+        return next(_readable(raw for (raw,) in rows), None)
 
     def with_keys(self, since_hlc: int) -> list[Entry]:
         """The entries since then that carry endorsements, oldest first."""

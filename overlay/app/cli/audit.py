@@ -1,32 +1,26 @@
-"""`overlay audit append`, `tail` and `verify`: the audit log; the last two work with no node running."""
+"""`overlay audit`: appending, reading and following the log. Verifying, proofs and upkeep have files of their own."""
 
 import json
-import re
-from collections.abc import AsyncIterator, Iterable
-from typing import Any, Final, NoReturn
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 import click
 
-from audit.bodies import describe
+from audit.entry import Entry
 from audit.store import AuditStore
-from audit.verifier import LogReport, verify_store
-from audit.witnessed import Judge
 from overlay.app import wire_json as wire
 from overlay.app.api import EntryReceipt, EntryView
+from overlay.app.cli.audit_checks import check_proof, doctor, verify
+from overlay.app.cli.audit_entries import Book, Chosen, filter_options, show_entries
+from overlay.app.cli.audit_proofs import export, prove
 from overlay.app.cli.common import Invocation, run, standard_options
 from overlay.app.client import connect_local
+from overlay.app.local_audit import query_of
 from overlay.app.output import counted, note, plain, say, say_json
-from overlay.core.keys import base32
-from overlay.errors import CheckFailed, UsageError
-from overlay.net.system import wall_clock
-from overlay.registry import EntryType
+from overlay.errors import UsageError
 from overlay.store.membership import load_mesh
 from overlay.store.state import AUDIT_STORE, StateFolder, holder
-
-LONG_HEX: Final = re.compile("[0-9a-f]{64,}")  # a hash, or more
-HASH_DIGITS: Final = 64
-SHOWN_DIGITS: Final = 16
-APPLICATION: Final = EntryType.APPLICATION.name.lower()  # what users wrote is shown as they wrote it
 
 
 @click.group()
@@ -34,29 +28,37 @@ def audit() -> None:
     """The audit log of this node and its copies of the others' logs."""
 
 
+for command in (verify, prove, check_proof, export, doctor):
+    audit.add_command(command)
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
 @audit.command()
 @click.argument("kind", metavar="TYPE")
 @click.argument("value", metavar="[JSON]", default="null")
 @click.option("--wait", is_flag=True, help="Until every linked peer has it.")
+@click.option("--witnessed", is_flag=True, help="Until enough witnesses have signed that they saw it.")
 @standard_options
-def append(invocation: Invocation, kind: str, value: str, *, wait: bool) -> None:
+def append(invocation: Invocation, kind: str, value: str, *, wait: bool, witnessed: bool) -> None:
     """Append an entry of a TYPE of your own, with any JSON."""
     content = _json(value)
 
-    async def work() -> tuple[EntryReceipt, int | None]:
+    async def work() -> tuple[EntryReceipt, int | None, str | None]:
         async with connect_local(invocation.folder) as node:
             receipt = await node.audit.append(kind, content)
-            if not wait:
-                return receipt, None
-            if not node.peers:
+            if wait and not node.peers:
                 note(f"entry {receipt.seq} is durable here, and no peer is linked: waiting for one")
-            return receipt, await node.audit.wait_replicated(receipt)
+            peers = await node.audit.wait_replicated(receipt) if wait else None
+            return receipt, peers, await node.audit.wait_witnessed(receipt) if witnessed else None
 
-    receipt, peers = run(work)
+    receipt, peers, seen = run(work)
     if invocation.json:
-        say_json({**wire.receipt_fields(receipt), "replicated": peers})
-    else:
-        say(f"entry {receipt.seq}, {receipt.hash.hex()}" + ("" if peers is None else f", held by {counted(peers, 'peer')}"))
+        say_json({**wire.receipt_fields(receipt), "replicated": peers, **({"witnessed": seen} if witnessed else {})})
+        return
+    held = "" if peers is None else f", held by {counted(peers, 'peer')}"
+    say(f"entry {receipt.seq}, {receipt.hash.hex()}{held}" + ("" if seen is None else f", witnessed by {seen}"))
 
 
 def _json(text: str) -> Any:
@@ -70,111 +72,99 @@ def _no_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not JSON")
 
 
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+@audit.command()
+@click.option("-n", "--last", type=click.IntRange(0), metavar="NUMBER", help="The last so many of those that match.")
+@filter_options
+@standard_options
+def log(invocation: Invocation, last: int | None, chosen: Chosen) -> None:
+    """Print the entries that match, of all logs; no node needs to run."""
+    show_entries(invocation, _stored(invocation, chosen, last))
+
+
 @audit.command()
 @click.option("-n", "--last", default=20, show_default=True, type=click.IntRange(0), metavar="NUMBER", help="How many.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
-@click.option("--node", metavar="NAME", help="Entries of this node only: name or id.")
+@filter_options
 @standard_options
-def tail(invocation: Invocation, last: int, node: str | None, *, follow: bool) -> None:
+def tail(invocation: Invocation, last: int, chosen: Chosen, *, follow: bool) -> None:
     """Print the newest entries of all logs."""
     StateFolder.open(invocation.folder, exclusive=False).close()
     if holder(invocation.folder) is None and not follow:
         note(f"no node runs in {invocation.folder}; this is what its folder holds")
-        _show(invocation, _stored(invocation, node, last))
+        show_entries(invocation, _stored(invocation, chosen, last))
         return
-    run(lambda: _tail(invocation, node, last, follow=follow))
+    run(lambda: _tail(invocation, chosen, last, follow=follow))
 
 
-async def _tail(invocation: Invocation, node: str | None, last: int, *, follow: bool) -> None:
+async def _tail(invocation: Invocation, chosen: Chosen, last: int, *, follow: bool) -> None:
     async with connect_local(invocation.folder) as remote:
         if not follow:
-            _show(invocation, await remote.audit.read(node=node, last=last))
+            show_entries(invocation, await remote.audit.read(node=chosen.node, last=last, only=chosen.only))
             return
-        async with remote.audit.follow() as entries:
-            shown = await remote.audit.read(node=node, last=last)
-            _show(invocation, shown)
-            await _go_on(invocation, entries, node, {entry.hash for entry in shown})
+        async with remote.audit.follow(only=chosen.only) as entries:
+            shown = await remote.audit.read(node=chosen.node, last=last, only=chosen.only)
+            show_entries(invocation, shown)
+            await _go_on(invocation, entries, chosen.node, {entry.hash for entry in shown})
 
 
 async def _go_on(invocation: Invocation, entries: AsyncIterator[EntryView], node: str | None, seen: set[bytes]) -> None:
     async for entry in entries:
         if entry.hash not in seen and node in (None, entry.node_name, str(entry.node_id)):
-            _show(invocation, [entry])
+            show_entries(invocation, [entry])
 
 
-def _stored(invocation: Invocation, node: str | None, last: int) -> list[EntryView]:
-    """From the folder, with no node running."""
+def _stored(invocation: Invocation, chosen: Chosen, last: int | None) -> list[EntryView]:
+    """From the folder, whether its node runs or not."""
+    with opened_book(invocation) as book:
+        if book is None:
+            return []
+        query = query_of(chosen.only, book.node_id(chosen.node), last)
+        return book.views(book.store.select(query))
+
+
+@contextmanager
+def opened_book(invocation: Invocation) -> Iterator[Book | None]:
+    """The store of the folder, to read; None before the node has written anything."""
     with StateFolder.open(invocation.folder, exclusive=False) as folder:
         mesh, path = load_mesh(folder), folder.file(AUDIT_STORE)
     if mesh is None or not path.exists():
-        return []
+        yield None
+        return
     store = AuditStore.open_readonly(path)
     try:
-        states, _ = store.load(mesh.root)
-        names = {state.node_id: state.key.peer.name for state in states.values() if state.key is not None}
-        wanted = next((node_id for node_id, name in names.items() if node in (name, str(node_id))), None)
-        if node is not None and wanted is None:
-            raise UsageError(f"there is no log of {node}")
-        entries = store.newest(node_id=wanted, last=last)
-        unproven = Judge(store, mesh.root).unproven(entries, wall_clock())
+        yield Book.of(store, mesh.root)
     finally:
         store.close()
-    return [
-        EntryView(
-            node_id=entry.node_id, node_name=names.get(entry.node_id, entry.node_id.short), log_id=entry.log_id,
-            seq=entry.seq, hash=entry.hash, at=entry.at, type=entry.type_name, body=describe(entry.type, entry.body),
-            unproven=entry.hash in unproven,
-        )
-        for entry in entries
-    ]
 
-
-def _show(invocation: Invocation, entries: Iterable[EntryView]) -> None:
-    for entry in entries:
-        if invocation.json:
-            say_json(wire.entry_fields(entry))
-        else:
-            said = entry.body if entry.type == APPLICATION else _shortened(entry.body)
-            body = plain(wire.compact(said))
-            mark = " (unproven)" if entry.unproven else ""
-            say(f"{entry.at:%Y-%m-%d %H:%M:%S} {entry.node_name} {entry.seq} {entry.type}{mark} {body}")
-
-
-def _shortened(value: Any) -> Any:
-    """Hashes and certificates by their beginnings, longer ones with their length: nobody reads them, and --json has all."""
-    if isinstance(value, dict):
-        return {key: _shortened(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_shortened(part) for part in value]
-    if not isinstance(value, str) or not LONG_HEX.fullmatch(value):
-        return value
-    size = "" if len(value) == HASH_DIGITS else f" ({len(value) // 2} bytes)"
-    return f"{value[:SHOWN_DIGITS]}…{size}"
 
 
 @audit.command()
+@click.argument("entry", metavar="ENTRY")
 @standard_options
-def verify(invocation: Invocation) -> int:
-    """Check every entry of every log here. Exit code 1 names the first bad entry; no node needs to run."""
-    with StateFolder.open(invocation.folder, exclusive=False) as folder:
-        mesh, path = load_mesh(folder), folder.file(AUDIT_STORE)
-    if mesh is None:
-        raise UsageError("this node belongs to no mesh, so there is nothing to verify by")
-    report = verify_store(path, mesh.root, at=wall_clock())
+def show(invocation: Invocation, entry: str) -> None:
+    """Print all of one entry: alice/17, a log and a number, or the beginning of its hash."""
+    with opened_book(invocation) as book:
+        if book is None:
+            raise UsageError(f"there is no entry {entry}", hint="the node has not run yet")
+        found = book.find(entry)
+        (view,) = book.views([found])
     if invocation.json:
-        logs = [_log_fields(log) for log in report.logs]
-        say_json({"holds": report.holds, "logs": logs, "faults": list(report.faults)})
-        return 0 if report.holds else CheckFailed.exit_code
-    for line in report.lines:
+        say_json({**wire.entry_fields(view), **_details(found)})
+        return
+    for name, value in (
+        ("entry", f"{view.seq} of {view.node_name}"), ("node", str(view.node_id)), ("log", view.log_id.hex()),
+        ("time", f"{view.at.isoformat(timespec='milliseconds')}" + (" (unproven)" if view.unproven else "")),
+        ("hash", view.hash.hex()), *((name, str(value)) for name, value in _details(found).items()), ("type", view.type),
+    ):  # fmt: skip
+        say(f"{name:11}{plain(value)}")
+    for line in json.dumps(view.body, indent=2, ensure_ascii=False).split("\n"):
         say(plain(line))
-    report.demand()
-    return 0
 
 
-def _log_fields(log: LogReport) -> dict[str, Any]:
-    fault = log.fault
-    return {
-        "node": base32(log.node_id), "name": log.name, "log": log.log_id.hex(), "entries": log.size,
-        "recorded": log.recorded, "root": log.root.hex(),
-        "fault": None if fault is None else {"seq": fault.seq, "reason": fault.reason.name, "detail": fault.detail},
-    }
+def _details(entry: Entry) -> dict[str, Any]:
+    """What only `show` tells."""
+    found: dict[str, Any] = {"prev": entry.prev.hex(), "kid": entry.kid.hex(), "bytes": len(entry.raw)}
+    return {**found, **({"references": [one.hex() for one in entry.references]} if entry.references else {})}

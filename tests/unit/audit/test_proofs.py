@@ -74,7 +74,7 @@ def test_alone_a_log_has_proofs_that_nobody_has_witnessed(tmp_path: Path) -> Non
     world = witnessed_store(tmp_path / "audit.sqlite3", named=(), checkpoints=((6, ()),))
     found = check_proof(proof_of(world, 3), world.mesh.mesh_id)
     assert (found.witnesses.nodes, found.timely) == ((), False)
-    assert "no witnesses" in found.line
+    assert "nobody has witnessed it" in found.line
 
 
 def test_an_entry_that_was_witnessed_after_the_end_of_its_key_is_not_timely(tmp_path: Path) -> None:
