@@ -156,7 +156,7 @@ def admission(peer: NodeId, kid: bytes, *, level: int, evidence: int) -> Body:
     return make_body(EntryType.ADMISSION, peer=peer, kid=kid, level=level, evidence=int(evidence))
 
 
-def refusal(peer: NodeId | None, reason: Reason, *, minute: int, count: int = 1) -> Body:
+def refusal(peer: NodeId | None, reason: int, *, minute: int, count: int = 1) -> Body:
     """How often someone was turned away in a minute (Unix time / 60). Strangers count together, without a peer."""
     return make_body(EntryType.REFUSAL, peer=peer, reason=int(reason), minute=minute, count=count)
 

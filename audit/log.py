@@ -22,6 +22,7 @@ from audit.entry import Entry
 from audit.kept import Record
 from audit.opening import Opened, open_store
 from audit.query import Query
+from audit.quotas import Quotas
 from audit.store import AuditStore
 from audit.witness_sets import sets_of
 from overlay.core.certificates import Root
@@ -58,9 +59,13 @@ class AuditLog:
         self._listeners: list[Listener] = []
         lost = frozenset(log.row.log_id for log in self.damaged)
         heads = {log_id: Head(state.node_id, state.size, state.root) for log_id, state in self.replica.states.items()}
-        self.machine = Reconcile(
-            self.kind, self.node_id, self.replica, heads.items(), wanted=lambda log_id, _node_id: log_id not in lost
-        )
+        self.quotas = Quotas()
+        self._at = at
+
+        def wanted(log_id: bytes, node_id: NodeId) -> bool:
+            return log_id not in lost and (node_id == self.node_id or self.quotas.allows(node_id, at()))
+
+        self.machine = Reconcile(self.kind, self.node_id, self.replica, heads.items(), wanted=wanted)
 
     @classmethod
     async def open(
@@ -106,6 +111,11 @@ class AuditLog:
     def warning(self) -> str:
         """Why nothing can be written; empty when all is well."""
         return self._commits.warning
+
+    @property
+    def over_quota(self) -> tuple[NodeId, ...]:
+        """Authors that write more than their share: nothing more of them is asked for now."""
+        return self.quotas.over(self._at())
 
     @property
     def signer(self) -> LogSigner:
@@ -264,6 +274,7 @@ class AuditLog:
         if append.ours:
             self.machine.appended(state.log_id, head, [entry.raw for entry in entries])
         else:
+            self.quotas.took(state.node_id, state.hlc, len(entries), sum(len(entry.raw) for entry in entries))
             self.machine.stored(state.log_id, head, trio.current_time())
         for listener in self._listeners:
             listener(entries)

@@ -38,6 +38,7 @@ from overlay.events import (
 from overlay.registry import EntryType, EvidenceKind, ForkKind, OrderKind, Reason
 
 MINUTE: Final = 60.0
+OTHERS: Final = 0  # in the place of a reason: all others together
 ADMITTED: Final = "admitted "  # said again when a drift has been written since: it takes the drift back
 WAITING_MAX: Final = 4096  # events that may wait for the disk; then the oldest are lost: our guess
 
@@ -90,7 +91,7 @@ class Chronicle:
             await trio.sleep(MINUTE)
             counts, self._strangers = self._strangers, Counter()
             self._told = {one for one in self._told if one[2] >= self._minute() - 1}
-            for reason, count in sorted(counts.items()):
+            for reason, count in summed(counts):
                 body = bodies.refusal(None, reason, minute=self._minute(), count=count)
                 await self._write(EntryType.REFUSAL, body)
 
@@ -138,6 +139,13 @@ class Chronicle:
 
     def _minute(self) -> int:
         return math.floor(self._at().timestamp() / MINUTE)
+
+
+def summed(counts: Counter[Reason]) -> list[tuple[int, int]]:
+    """What strangers did in a minute: the most frequent reason, and all others together. Never more, whatever they try."""
+    found = [(int(reason), count) for reason, count in counts.most_common(1)]
+    rest = counts.total() - sum(count for _, count in found)
+    return found + [(OTHERS, rest)] * bool(rest)
 
 
 def _of_mesh(event: NodeEvent) -> Draft | None:

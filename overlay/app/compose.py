@@ -73,6 +73,7 @@ if TYPE_CHECKING:
 
 PORT_MAX = 65_535
 COME_BACK_POLL = 0.1  # seconds
+STORE_WARNS_AT = 0.8  # of audit_max_bytes: design
 LAST_WORDS = 1.0  # seconds for the last entries of the log
 Observer = Callable[[NodeEvent], None]
 
@@ -325,6 +326,16 @@ class Setup:
         ledger = self.ledger
         return replace(self.membership.mesh.root, recovered=lambda: ledger.chain.recovered_roots)
 
+    def _store_warnings(self) -> tuple[str, ...]:
+        """Before the disk, or what operators want of it, is full."""
+        path, limit = self.folder.file(AUDIT_STORE), self.config.audit_max_bytes
+        files = (path, path.with_name(path.name + "-wal"))
+        size = sum(file.stat().st_size for file in files if file.exists())
+        if size < STORE_WARNS_AT * limit:
+            return ()
+        full = f"the store of audit logs has {size / 2**20:.0f} MiB, {size / limit:.0%} of audit_max_bytes"
+        return (f"{full}: make room, or raise it",)
+
     def exposed(self) -> tuple[str, ...]:
         """Nodes that have told two stories, proven."""
         return () if self.forks is None else tuple(str(proof.node_id) for proof in self.forks.exposed)
@@ -354,6 +365,7 @@ class Setup:
         if self.witnessing is not None:
             found += self.witnessing.warnings
         found += () if self.forks is None else self.forks.warnings
+        found += self._store_warnings()
         return tuple(warning for warning in found if warning)
 
     def parts(

@@ -51,6 +51,7 @@ class Config:
     rekey_after: float = RekeyTimes().after
     attest_every: float = AttestTimes().every
     witness_wait: float = WITHIN
+    audit_max_bytes: int = 8 * 2**30  # our guess; nothing is deleted there, a status warns at 80 %
     refresh_wait: float = 24 * 3600.0
     recovery_wait: float = RECOVERY_WAIT.total_seconds()
     refresh_every: float = 7 * 24 * 3600.0
@@ -269,6 +270,12 @@ def _wait(key: str, value: object) -> object:
     return _seconds(key, value, WAIT)
 
 
+def _bytes(key: str, value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 2**20 <= value <= 2**53 or value != int(value):
+        _wrong(key, f"bytes from {2**20} to {2**53}")
+    return int(value)
+
+
 def _seconds(key: str, value: object, within: tuple[float, float]) -> object:
     low, high = within
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
@@ -320,6 +327,10 @@ TABLE: Final = (
     Setting("attest_every", "seconds between two proofs of our software", _period, _number_of, metavar="SECONDS"),
     Setting("refresh_every", "seconds after which signers make new shares unasked", _wait, _number_of, metavar="SECONDS"),
     Setting("witness_wait", "seconds that a start waits for the witnesses of its log", _wait, _number_of, metavar="SECONDS"),
+    Setting(
+        "audit_max_bytes", "bytes that the store of audit logs may have: a status warns at 80 %", _bytes, _number_of,
+        metavar="BYTES",
+    ),
     Setting("refresh_wait", "seconds that new shares wait for a signer that is away", _wait, _number_of, metavar="SECONDS"),
     Setting("recovery_wait", "seconds in which the authority can answer a recovery", _wait, _number_of, metavar="SECONDS"),
     Setting(

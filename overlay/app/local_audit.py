@@ -91,7 +91,9 @@ class LocalAudit:
     def warnings(self) -> tuple[str, ...]:
         """What someone should know."""
         damaged = [f"a stored log of {_short(log.row.node_id)} is damaged: {log.detail}" for log in self._log.damaged]
-        return (*damaged, *([f"the audit log cannot be written: {self._log.warning}"] if self._log.warning else []))
+        names = [self._names().get(node, node.short) for node in self._log.over_quota]
+        over = [f"{name} writes more than its share: its newest entries are not fetched now" for name in names]
+        return (*damaged, *over, *([f"the audit log cannot be written: {self._log.warning}"] if self._log.warning else []))
 
     def _tell(self, entries: tuple[Entry, ...]) -> None:
         for follower in tuple(self._followers):
