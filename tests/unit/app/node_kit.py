@@ -8,7 +8,7 @@ from typing import Any
 
 import trio
 
-from overlay.app.api import EntryReceipt, EntryView, Published, TopicItem
+from overlay.app.api import EntryFilter, EntryReceipt, EntryView, Published, TopicItem
 from overlay.app.client import RemoteNode, connect_local
 from overlay.app.control import serve_control
 from overlay.core.keys import MeshId, NodeId
@@ -49,12 +49,16 @@ class FakeAudit:
             await self._news.wait()
         return 3
 
-    async def read(self, *, node: str | None = None, last: int | None = None) -> list[EntryView]:
+    async def read(
+        self, *, node: str | None = None, last: int | None = None, only: EntryFilter | None = None
+    ) -> list[EntryView]:
+        types = () if only is None else only.types
         found = [entry for entry in self.entries if node in (None, entry.node_name, str(entry.node_id))]
+        found = [entry for entry in found if not types or entry.type in types]
         return found if last is None else found[-last:]
 
     @asynccontextmanager
-    async def follow(self) -> AsyncIterator[AsyncIterator[EntryView]]:
+    async def follow(self, *, only: EntryFilter | None = None) -> AsyncIterator[AsyncIterator[EntryView]]:
         async def entries() -> AsyncIterator[EntryView]:
             position = 0
             while True:
