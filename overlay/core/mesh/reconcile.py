@@ -272,8 +272,8 @@ class Reconcile:
                 self._give_up(log_id, one.peer, now, REPLICATION_ANSWER_WITHIN)
         if now >= self._tell_at:
             self._tell_at = now + HEADS_EVERY
-            for peer in self._peers.values():
-                peer.news.update(self._heads)
+            for peer in self._peers.values():  # what it has told of itself in the same words, it knows
+                peer.news.update({log_id: head for log_id, head in self._heads.items() if peer.heads.get(log_id) != head})
         self._ask(now)
         self._late += self._probes.late(now)
         return self._take_late()

@@ -115,6 +115,17 @@ def test_heads_are_told_again_in_case_something_was_lost(ours: Ours) -> None:
     assert ours.machine.deadline == 2 * HEADS_EVERY
 
 
+def test_heads_are_not_told_again_to_who_has_told_the_same(ours: Ours) -> None:
+    with_log(ours, 1)
+    ours.heads(BOB, 1, ALICE)
+    ours.wait(HEADS_EVERY)
+    assert [peer for peer, _ in ours.sent(FrameType.HEADS)] == [ALICE]
+    ours.write(ALICE, 1)
+    ours.sent(FrameType.HEADS)
+    ours.wait(HEADS_EVERY)
+    assert [peer for peer, _ in ours.sent(FrameType.HEADS)] == [ALICE, BOB]
+
+
 def test_more_heads_than_one_message_holds_go_in_several() -> None:
     heads = {number.to_bytes(16, "big"): Head(ALICE, 1, bytes(32)) for number in range(4097)}
     first, second = make_heads(AUDIT, heads)
