@@ -50,6 +50,7 @@ class WitnessingParts:
     own: OwnParts
     key: Callable[[], WitnessKey | None]  # asked anew each time
     forked: Callable[[bytes, bytes], None]  # two notes of one author, of one size and two roots
+    alarm: Callable[[NodeId, str], None]  # what somebody should know of a node
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +127,7 @@ class Witnessing:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What someone should know."""
-        since = self._parts.own.at() - A_DAY
-        recent = Counter(entry.node_id for entry in self._openings if entry.at > since)
-        many = [
-            f"{self._name(node)} has begun {count} logs within a day: it cannot confirm that its copy is the newest one"
-            for node, count in sorted(recent.items()) if count > OPENINGS_MAX
-        ]  # fmt: skip
+        many = [self._many(node, count) for node, count in sorted(self._recent().items()) if count > OPENINGS_MAX]
         return tuple(warning for warning in (self._fault, self._witness.warning, *many) if warning)
 
     def _name(self, node_id: NodeId) -> str:
@@ -181,7 +177,7 @@ class Witnessing:
             if entry.type in KEYED:
                 self._judge.forget(entry.node_id)
             if entry.type == EntryType.LOG_OPEN:
-                self._openings.append(entry)
+                self._opened(entry)
         if any(entry.type in KEYED for entry in entries):
             self._keys_heard += 1
             for log_id in tuple(self._later):
@@ -191,6 +187,22 @@ class Witnessing:
         if any(entry.type == EntryType.WITNESSES for entry in entries):
             self._judge.forget_sets()
             self._notify()
+
+    def _opened(self, opening: Entry) -> None:
+        """Another log has begun: more than three of one node within a day are an alarm."""
+        since = self._parts.own.at() - A_DAY
+        self._openings = [*(one for one in self._openings if one.at > since), opening]
+        if self._recent()[opening.node_id] > OPENINGS_MAX:
+            self._parts.alarm(opening.node_id, self._many(opening.node_id, self._recent()[opening.node_id]))
+
+    def _recent(self) -> Counter[NodeId]:
+        """How many logs each node has begun within a day."""
+        since = self._parts.own.at() - A_DAY
+        return Counter(one.node_id for one in self._openings if one.at > since)
+
+    def _many(self, node_id: NodeId, count: int) -> str:
+        name = self._name(node_id)
+        return f"{name} has begun {count} logs within a day: it cannot confirm that its copy is the newest one"
 
     # --- as a witness -----------------------------------------------------------------------------------------------
 

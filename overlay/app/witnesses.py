@@ -11,6 +11,7 @@ from overlay.core.certificates import Root
 from overlay.core.identity import LocalIdentity
 from overlay.core.keys import NodeId
 from overlay.core.trust import TrustSet
+from overlay.events import PeerWarning
 from overlay.net.node import Node
 from overlay.registry import FrameType, Reason
 
@@ -33,7 +34,7 @@ class WitnessPorts:
         own = OwnParts(
             root=root, at=self._at, candidates=self.candidates, send=self._send, reject=self._reject, within=within
         )
-        parts = WitnessingParts(own=own, key=self.key, forked=self._on_fork)
+        parts = WitnessingParts(own=own, key=self.key, forked=self._on_fork, alarm=self._alarm)
         return await Witnessing.open(self._log, parts)
 
     def key(self) -> WitnessKey | None:
@@ -54,6 +55,11 @@ class WitnessPorts:
 
     def _on_fork(self, one: bytes, other: bytes) -> None:
         self.forked(one, other)
+
+    def _alarm(self, node_id: NodeId, detail: str) -> None:
+        known = self._log.replica.certificate_of(node_id)
+        if self.engine is not None:
+            self.engine.emit(PeerWarning(name="" if known is None else known.name, node=str(node_id), detail=detail))
 
     def _send(self, peer: NodeId, frame: FrameType, body: bytes) -> None:
         if self.engine is not None:

@@ -1,16 +1,20 @@
 """Witnesses on real nodes: who cosigns, and who is not waited for."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from overlay.app.api import EntryReceipt
 from overlay.app.client import connect_local
+from overlay.app.compose import open_node
 from overlay.app.local import LocalNode
 from overlay.errors import NoWitnesses
+from overlay.events import PeerWarning
 from overlay.testing import mesh
-from tests.shell.folder_kit import enrolled, started
+from tests.shell.folder_kit import ALONE, enrolled, started
 
 
 async def witnessed(node: LocalNode, said: str) -> EntryReceipt:
@@ -62,6 +66,24 @@ async def test_a_program_that_shares_a_node_waits_for_its_witnesses() -> None:
         entry = await remote.audit.append("door.opened", {"door": "7b"})
         with trio.fail_after(10):
             assert await remote.audit.wait_witnessed(entry) == "1 of 1, tolerates 0 liars"
+
+
+async def test_a_node_that_begins_one_log_after_the_other_is_named_in_every_status(tmp_path: Path) -> None:
+    alices, bobs = enrolled(tmp_path, "alice", "bob")
+    async with started(bobs) as bob, started(alices, bob.node) as alice:
+        await witnessed(alice.node, "1 of 1, tolerates 0 liars")
+    hasty = replace(ALONE, witness_wait=0.05)
+    for _ in range(3):
+        async with open_node(alices, config=hasty) as lone:
+            entry = await lone.audit.append("count", 1)
+            with trio.fail_after(10):
+                while not any(one.type == "witnesses" and one.log_id == entry.log_id for one in await lone.audit.read()):
+                    await trio.testing.wait_all_tasks_blocked(0.01)
+    async with started(bobs) as bob, started(alices, bob.node) as alice:
+        many = "alice has begun 4 logs within a day: it cannot confirm that its copy is the newest one"
+        await bob.saw(PeerWarning(name="alice", node="", detail=many))
+        for node in (alice.node, bob.node):
+            assert many in node.statistics().warnings
 
 
 async def test_each_start_has_a_witness_key_of_its_own(tmp_path: Path) -> None:
