@@ -5,7 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.fuzz import authority_seeds, evidence_seeds, identity_seeds, link_seeds, message_seeds, note_seeds, wire_seeds
+from tests.fuzz import (
+    authority_seeds,
+    evidence_seeds,
+    fork_seeds,
+    identity_seeds,
+    link_seeds,
+    message_seeds,
+    note_seeds,
+    wire_seeds,
+)
 
 CORPUS: Final = Path(__file__).parent / "corpus"
 
@@ -22,7 +31,7 @@ def seeds() -> Mapping[str, Sequence[bytes]]:
         "boot-log": evidence_seeds.boot_log(), "measurements": evidence_seeds.measurements(), "order": authority_seeds.order(),
         "revocations": authority_seeds.revocations(), "authority": authority_seeds.authority(), "join": authority_seeds.join(),
         "signing": authority_seeds.signing(), "runs": authority_seeds.runs(),
-        "note": note_seeds.notes(), "witness": note_seeds.witness(),
+        "note": note_seeds.notes(), "witness": note_seeds.witness(), "fork": fork_seeds.forks(),
         "link": link_seeds.link(), "cuts": link_seeds.cuts(),
     }  # fmt: skip
     return {name: list(inputs) for name, inputs in found.items()}

@@ -10,6 +10,7 @@ from typing import Final
 from tests.fuzz import (
     authority_targets,
     evidence_targets,
+    fork_targets,
     identity_targets,
     link_targets,
     message_targets,
@@ -44,6 +45,7 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "audit": message_targets.audit,
     "note": note_targets.note,
     "witness": note_targets.witness,
+    "fork": fork_targets.fork,
     "admission": link_targets.admission,
     "link": link_targets.link,
     "cuts": link_targets.cuts,
