@@ -100,6 +100,11 @@ class Process:
         self._errors = errors
         self._news = trio.Event()
 
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._process.pid
+
     async def read(self) -> None:
         """Until it ends."""
         rest = ""
