@@ -101,6 +101,8 @@ def root_from_path(leaf: bytes, count: int, index: int, path: tuple[bytes, ...])
     """
     if not 0 <= index < count <= ROUND_LEAVES_MAX:
         raise Refused(Reason.EVIDENCE_NOT_BOUND, "index and count of the tree")
+    if leaf in path:
+        raise Refused(Reason.EVIDENCE_NOT_BOUND, "two equal leaves")
     place, last, node = index, count - 1, leaf
     for sibling in path:
         if last == 0:

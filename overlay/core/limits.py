@@ -133,7 +133,7 @@ JOIN_WINDOW: Final = 0.2
 UNASKED_NONCE_EVERY: Final = 10.0
 LOG_PART: Final = 60 * 1024  # bytes of a log at a time: one frame, a few milliseconds of work for who replays it
 LOG_LENGTH_MAX: Final = 2**32 - 1  # that can be said; what is taken stands in attest/
-ROUNDS_OPEN: Final = 8  # of one attester on a link: our guess; they are a minute apart and a nonce lives ten seconds
+ROUNDS_OPEN: Final = 16  # of one attester on a link: a nonce lives ten seconds, and rounds may be as little as one apart
 
 # Dialling, see docs/protocol/discovery.md
 ATTEMPT_DELAY: Final = 0.25  # RFC 8305, section 8, "Connection Attempt Delay"

@@ -44,6 +44,11 @@ class Swtpm:
     def tcti(self) -> str:
         return f"swtpm:host=127.0.0.1,port={self.port}"
 
+    @property
+    def process_id(self) -> int:
+        """Of the emulator that runs; 0 while there is none."""
+        return self._process.pid if self._process is not None else 0
+
     def start(self) -> None:
         """Power on."""
         if not self._run():

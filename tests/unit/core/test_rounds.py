@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from overlay.app.config import PERIOD
 from overlay.core import limits
 from overlay.core.evidence import Binding, Evidence
 from overlay.core.frames import Frame
@@ -117,12 +118,20 @@ def test_a_nonce_given_unasked_replaces_the_one_before() -> None:
     assert nonces.use(UNASKED, 2.0)[0] == binding(2)
 
 
-def test_eight_rounds_may_be_open_at_once() -> None:
+def test_sixteen_rounds_may_be_open_at_once() -> None:
     nonces = Nonces()
-    for number in range(1, 9):
+    for number in range(1, 17):
         nonces = nonces.give(number, binding(number), 0.0)
-    assert reason_of(nonces.give, 9, binding(9), 9.9) is Reason.BAD_EVIDENCE
-    assert set(nonces.give(9, binding(9), 10.0).given) == {9}
+    assert reason_of(nonces.give, 17, binding(17), 9.9) is Reason.BAD_EVIDENCE
+    assert set(nonces.give(17, binding(17), 10.0).given) == {17}
+
+
+def test_a_prover_that_fails_for_a_whole_lease_at_the_shortest_period_opens_no_more_rounds_than_that() -> None:
+    times = AttestTimes.period(PERIOD[0])
+    nonces, number, now = Nonces(), 1, 0.0
+    while now < times.lease:
+        nonces = nonces.give(number, binding(number), now).give(UNASKED, binding(number), now)
+        number, now = number + 1, now + times.every - times.jitter
 
 
 # --- the attester's leader ------------------------------------------------------------------------------------------
@@ -349,7 +358,7 @@ def test_a_round_opened_twice_ends_the_link() -> None:
 def test_too_many_rounds_at_once_end_the_link() -> None:
     pair = Pair.established()
     pair.answer_evidence = False
-    for number in range(1, 10):
+    for number in range(1, 18):
         pair.alice.session.open_round(number)
     assert refusal(pair.move(pair.alice)) is Reason.BAD_EVIDENCE
 
