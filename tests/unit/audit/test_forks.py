@@ -122,7 +122,12 @@ def test_two_entries_of_different_logs_are_no_fork() -> None:
 
 
 def test_two_entries_of_two_nodes_are_no_fork() -> None:
-    raw = make_fork(ForkKind.ENTRIES, entry_side(EVE.left, 3), entry_side(BOB.left, 3))
+    """Bob gives an entry of his own the name of eve's log, and its number."""
+    bobs = sign_entry(
+        replace(EVE.left.place, seq=3, node_id=BOB.member.node_id), EntryType.APPLICATION, {0: "x", 1: b"1"},
+        signer=BOB.member.message, kid=BOB.member.kid, mesh_id=MESH.mesh_id,
+    )
+    raw = make_fork(ForkKind.ENTRIES, entry_side(EVE.left, 3), Side.of_entry(bobs.raw, BOB.member.credentials))
     assert refusal(lambda: check(raw, MESH)) is Reason.BAD_FORK_PROOF
 
 
