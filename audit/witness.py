@@ -164,6 +164,15 @@ class Witness:
         waiting = self._waiting.pop(cosigned.name, None)
         return [] if waiting is None else self._consider(waiting, at)
 
+    def remember(self, cosigned: Cosigned) -> list[WitnessEvent]:
+        """What others show that we have cosigned, and have forgotten: our folder was put back from a backup."""
+        known = self._last.get(cosigned.name)
+        size = 0 if known is None else known.checkpoint.size
+        if cosigned.name in self._storing or cosigned.checkpoint.size <= size:
+            return []
+        self._storing.add(cosigned.name)
+        return [MakeDurable(cosigned)]
+
     def dropped(self, cosigned: Cosigned) -> None:
         """It could not be stored: its author hears nothing, and asks again."""
         self._storing.discard(cosigned.name)

@@ -283,11 +283,20 @@ class Witnessing:
             self._wait_for_more(peer, found)  # perhaps until a witness's own log has shown its key
             if keys != self._keys_heard:
                 self._judge_later(one.log_id)  # which may have come while we judged
-        elif self._book.is_news(known):
+            return
+        self._remember(known)
+        if self._book.is_news(known):
             ends = [key.not_after.timestamp() for key in self._log.replica.keys_of(one.node_id)]
             await self._log.keep(*self._book.records(known, ends))
             self._book.learn(known)
             self._notify()
+
+    def _remember(self, known: Known) -> None:
+        """Our own line under what is told: if we have forgotten that, because a backup was put back, we know it again."""
+        line = known.judged.lines.get(self._log.node_id)
+        if line is not None:
+            note = Note(known.kept.note.text, (known.kept.note.signatures[0], line)).raw
+            self._take(self._witness.remember(Cosigned(checkpoint=known.kept.checkpoint, at=line.timestamp, note=note)))
 
     def _known(self, found: UnverifiedCheckpoint, store: AuditStore) -> Known:
         """In the thread that reads. Raises Refused: BAD_SIGNATURE; FORKED if it is signed, and not of the log as it is here."""

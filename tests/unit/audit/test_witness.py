@@ -130,6 +130,20 @@ def test_a_witness_that_restarts_knows_what_it_has_cosigned() -> None:
     assert again.cosign(ask(65, 64)).checkpoint.size == 65
 
 
+def test_a_witness_that_was_put_back_from_a_backup_learns_again_what_it_has_cosigned() -> None:
+    bob = Bob()
+    old, new = bob.cosign(ask(5)), bob.cosign(ask(64, 5), at=MESH.at + SECOND)
+    again = Bob(old)
+    (event,) = again.machine.remember(new)
+    assert isinstance(event, MakeDurable)
+    assert again.machine.remember(new) == [] == again.show(ask(65, 64))
+    assert again.machine.last(ALICE.node_id, LOG) == old
+    (waited,) = again.machine.stored(event.cosigned, MESH.at)
+    assert isinstance(waited, MakeDurable) and waited.cosigned.checkpoint.size == 65
+    again.machine.stored(waited.cosigned, MESH.at)
+    assert again.machine.remember(new) == again.machine.remember(old) == []
+
+
 def test_a_question_is_answered_with_what_was_cosigned_of_the_askers_logs() -> None:
     bob = Bob()
     notes = [bob.cosign(ask(number + 1, log_id=bytes([number]) * 16)).note for number in range(KNOWN_MAX + 2)]
