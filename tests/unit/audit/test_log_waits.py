@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from audit.entry import Entry
 from audit.log import AuditLog
 from audit.store import AuditStore
 from audit.verifier import verify_store
+from overlay.core.mesh.chains import hlc_of
 from overlay.core.mesh.reconcile import ItemsVerified
 from overlay.registry import EntryType
 from tests.unit.audit.audit_kit import Writer, append_of, some_log
@@ -123,6 +125,20 @@ async def test_a_log_that_names_no_witness_or_where_nobody_asks_goes_on_at_once(
     async with running(path, ask=ask) as log:
         assert not log.waits
         assert log.state.size == 4
+
+
+async def test_a_clock_that_went_back_begins_the_next_log_though_the_witnesses_agree(path: Path) -> None:
+    writer = alices()
+    writer.note("late", hlc=hlc_of(MESH.at + timedelta(minutes=30)))
+    stored(path, writer, 4)
+    done: list[Entry] = []
+    async with running(path) as log, trio.open_nursery() as nursery:
+        nursery.start_soon(appended, log, done)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert log.waits
+        await log.go_on()
+    assert (done[0].log_id != writer.log_id, done[0].seq) == (True, 1)
+    assert verify_store(path, MESH.root).holds
 
 
 async def test_what_waits_when_the_log_is_closed_is_refused(path: Path) -> None:
