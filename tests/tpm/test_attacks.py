@@ -15,20 +15,25 @@ from tpm2_pytss.constants import ESYS_TR
 from tpm2_pytss.ESAPI import ESAPI
 from tpm2_pytss.types import TPML_PCR_SELECTION
 
+from attest.account import account
 from attest.areas import AK_TEMPLATE, EK_TEMPLATE, SRK_TEMPLATE, Attributes, parse_area
 from attest.binding import NODE, Tree, bind, leaf_hash, qualifying_data
 from attest.enrol import attestation_qualified_name
+from attest.event_log import EV_NO_ACTION, parse_boot_log
 from attest.key_blob import KeyBlob
 from attest.quote import Enrolled, Quote, check_quote, parse_quote
+from attest.rules import broken_by_events
 from attest.structures import EcdsaSignature, sized
 from attest.tpm import Tpm
 from attest.tpm_handles import endorsement_policy, flushed, load, primary
 from overlay.core.evidence import Binding, Evidence
 from overlay.core.keys import P256_ORDER
+from overlay.core.policy_parts import DigestRule
 from overlay.core.wire import sha256
 from overlay.errors import Refused
 from overlay.registry import Reason, Role
 from tests.tpm.conftest import Swtpm
+from tests.unit.attest.event_log_kit import BOOT, Made, log
 from tests.unit.attest.software_tpm import PCR_14, a_binding, tpm_claims
 
 pytestmark = pytest.mark.tpm
@@ -326,3 +331,46 @@ def test_a_tpm_that_was_set_back_to_an_older_state_is_noticed(prover: Prover, sw
     with pytest.raises(Refused) as error:
         prover.check(evidence, previous=newest)
     assert error.value.reason is Reason.TPM_CLOCK
+
+
+# --- logs ---------------------------------------------------------------------------------------------------------------
+
+BOOTED = 0x40FF  # PCRs 0 to 7 and 14
+
+
+def others_than(boot: tuple[Made, ...]) -> dict[str, list[Made]]:
+    grub = next(number for number, event in enumerate(boot) if event.data == b"grub")
+    before, after = [*boot[:grub]], [*boot[grub + 1 :]]
+    return {
+        "an event is missing": before + after,
+        "two events changed places": [*before[:-1], boot[grub], before[-1], *after],
+        "an event was put in": [*before, Made(4, b"injected"), boot[grub], *after],
+        "an event is hidden by its type": [*before, replace(boot[grub], type=EV_NO_ACTION), *after],
+        "an event is in another PCR": [*before, replace(boot[grub], pcr=5), *after],
+        "an event has another digest": [*before, replace(boot[grub], digest=sha256(b"bootkit")), *after],
+    }
+
+
+@pytest.mark.parametrize("name", others_than(BOOT))
+def test_a_log_of_something_else_than_what_was_quoted_is_noticed(prover: Prover, name: str) -> None:
+    for event in BOOT:
+        prover.tpm.extend_pcr(event.pcr, event.sha256)
+    prover.bitmap = BOOTED
+    quoted = prover.check(prover.for_all(HERE)).pcr_digest
+    assert account(BOOTED, quoted, parse_boot_log(log(*BOOT))).surplus == 0
+    with pytest.raises(Refused) as error:
+        account(BOOTED, quoted, parse_boot_log(log(*others_than(BOOT)[name])))
+    assert error.value.reason is Reason.PCR_MISMATCH
+
+
+def test_a_spoofed_type_changes_no_judgement(prover: Prover) -> None:
+    """Types and texts are nobody's word: with others the log still leads to the quote, by its digests alone."""
+    for event in BOOT:
+        prover.tpm.extend_pcr(event.pcr, event.sha256)
+    prover.bitmap = BOOTED
+    quoted = prover.check(prover.for_all(HERE)).pcr_digest
+    spoofed = [replace(event, type=0x80000001, data=b"SecureBoot on", digest=event.sha256) for event in BOOT]
+    honest, dressed = (account(BOOTED, quoted, parse_boot_log(log(*events))) for events in (BOOT, spoofed))
+    rule = DigestRule(4, allowed=(sha256(b"shim"), sha256(b"grub"), sha256(bytes(4))))
+    assert broken_by_events(rule, honest.events) == broken_by_events(rule, dressed.events) == ""
+    assert [event.digest for event in honest.events] == [event.digest for event in dressed.events]
