@@ -61,9 +61,12 @@ def test_what_the_project_asks_for_is_locked(lock: str, wanted: list[str]) -> No
     assert {normal(name) for name in wanted} - locked(lock) == set(), "run requirements/renew"
 
 
-def test_one_distribution_has_one_version_in_all_locks() -> None:
+def test_one_distribution_has_one_version_in_all_locks_of_one_environment() -> None:
+    """Tools that check us by other libraries have an environment of their own, which nothing of ours enters."""
     versions: dict[str, set[str]] = {}
     for lock in LOCKS:
+        if lock.name == "interop.txt":
+            continue
         for name, version in re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", lock.read_text(), re.MULTILINE):
             versions.setdefault(normal(name), set()).add(version)
     assert {name: found for name, found in versions.items() if len(found) > 1} == {}

@@ -44,6 +44,7 @@ SHELLS = (
     "audit.prover",  # a database
     "audit.verifier",  # a database
     "audit.walk",  # a database
+    "audit.fork_store",  # a database
     "audit.own_checkpoints",  # tasks
     "audit.witness_store",  # a database
     "audit.witnessed",  # a database
