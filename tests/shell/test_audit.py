@@ -147,7 +147,8 @@ async def test_a_start_that_cannot_ask_its_witnesses_begins_a_log_that_claims_no
         second = await alice.node.audit.append("count", 2)
         assert second.log_id != first.log_id
         opening = [one.body for one in await alice.node.audit.read(node="alice") if one.type == "log_open"][-1]
-        assert (opening["k"], opening["reason"]) == (1, "unconfirmed")
+        assert opening["reason"] == "unconfirmed"
+        assert opening["k"] > 1_700_000_000  # the time of the start: an old copy could have opened k + 1 before
         verified(alice.node).demand()
 
 
