@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from audit.bundle import ENTRIES
 from audit.checkpoint import UnverifiedCheckpoint, parse_checkpoint
-from audit.fork_store import KeptFork
 from audit.forks import ForkProof, parse_fork
+from audit.kept_forks import KeptFork
 from audit.notes import NOTE_MAX
 from audit.proofs import CheckedProof, check_proof, root_with
 from audit.raw_logs import RawLog, fill, split

@@ -6,30 +6,13 @@ A row is written in a transaction of the store, on whose connection these functi
 """
 
 import sqlite3
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from audit.forks import ForkProof, parse_fork
-from overlay.core.certificates import Root
+from audit.kept_forks import KeptFork
 from overlay.core.keys import NodeId
-from overlay.errors import Refused
 
 SCHEMA: Final = "CREATE TABLE forks (node_id BLOB PRIMARY KEY, at INTEGER NOT NULL, raw BLOB NOT NULL) WITHOUT ROWID;"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeptFork:
-    """A proof, and when it was found and held."""
-
-    node_id: NodeId
-    at: datetime  # to the second
-    raw: bytes = field(repr=False)
-
-    def verify(self, root: Root) -> ForkProof:
-        """Judge it for the time at which it was found. Raises Refused, see `UnverifiedFork.verify`."""
-        return parse_fork(self.raw).verify(root, self.at)
 
 
 def write_fork(connection: sqlite3.Connection, one: KeptFork) -> None:
@@ -47,16 +30,3 @@ def read_forks(connection: sqlite3.Connection) -> list[KeptFork]:
         except (ValueError, TypeError, OverflowError, OSError):
             continue
     return found
-
-
-def known_forks(kept: Sequence[KeptFork], root: Root) -> list[ForkProof]:
-    """Those that hold."""
-    proofs = []
-    for one in kept:
-        try:
-            proof = one.verify(root)
-        except Refused:
-            continue
-        if proof.node_id == one.node_id:
-            proofs.append(proof)
-    return proofs

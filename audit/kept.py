@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from audit.checkpoint import Checkpoint
-from audit.fork_store import KeptFork
+from audit.kept_forks import KeptFork
 from audit.notes import Note, NoteSignature
 from audit.witness import Cosigned
 from overlay.core.merkle import Tree

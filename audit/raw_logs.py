@@ -10,7 +10,8 @@ from audit.bodies import LogOpen
 from audit.chain import KEYED
 from audit.checkpoint import read_checkpoint
 from audit.entry import Entry, parse_entry
-from audit.fork_store import KeptFork, write_fork
+from audit.fork_store import write_fork
+from audit.kept_forks import KeptFork
 from audit.notes import Note
 from audit.store import AuditStore
 from audit.stored_tree import StoredTree

@@ -22,8 +22,9 @@ from typing import Any, Final, Self
 from audit.chain import Append, ChainState, verify_key
 from audit.entry import Entry, UnverifiedEntry, parse_entry
 from audit.fork_store import SCHEMA as FORK_SCHEMA
-from audit.fork_store import KeptFork, read_forks
+from audit.fork_store import read_forks
 from audit.kept import KeptCheckpoint, Record
+from audit.kept_forks import KeptFork
 from audit.query import Query
 from audit.stored_tree import SCHEMA as TREE_SCHEMA
 from audit.stored_tree import StoredTree

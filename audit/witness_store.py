@@ -10,8 +10,9 @@ import sqlite3
 from typing import Final
 
 from audit.checkpoint import Checkpoint, read_checkpoint
-from audit.fork_store import KeptFork, write_fork
+from audit.fork_store import write_fork
 from audit.kept import DropCheckpoints, KeptCheckpoint, Record
+from audit.kept_forks import KeptFork
 from audit.notes import parse_note
 from audit.witness import Cosigned
 from overlay.core.merkle import HASH_SIZE, Tree

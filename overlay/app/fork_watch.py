@@ -16,8 +16,8 @@ from audit.checkpoint import parse_checkpoint
 from audit.entry import Entry, parse_entry
 from audit.exposer import Compare, Exposed, Exposer, ExposerEvent, Misbehaved, Suspected
 from audit.fork_sides import Side
-from audit.fork_store import KeptFork, known_forks
 from audit.forks import ForkProof
+from audit.kept_forks import KeptFork, known_forks
 from audit.log import AuditLog
 from audit.store import AuditStore
 from overlay.core.certificates import Root

@@ -45,7 +45,6 @@ SHELLS = (
     "audit.verifier",  # a database
     "audit.walk",  # a database
     "audit.fork_store",  # a database
-    "audit.kept",  # what lies in one
     "audit.own_checkpoints",  # tasks
     "audit.witness_store",  # a database
     "audit.witnessed",  # a database

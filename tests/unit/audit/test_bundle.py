@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from audit.bundle import Wanted, write_bundle
 from audit.bundle_check import BundleReport, is_bundle, verify_bundle
 from audit.entry import parse_entry
-from audit.fork_store import KeptFork
+from audit.kept_forks import KeptFork
 from audit.raw_logs import RawLog, fill, split
 from overlay.core.mesh.chains import item_hash
 from overlay.errors import CheckFailed, Refused, StateDamaged

@@ -3,8 +3,8 @@
 from datetime import timedelta
 from pathlib import Path
 
-from audit.fork_store import KeptFork, known_forks
 from audit.forks import make_fork
+from audit.kept_forks import KeptFork, known_forks
 from audit.store import AuditStore
 from overlay.registry import ForkKind
 from tests.unit.audit.audit_kit import edit
