@@ -130,6 +130,7 @@ NONCE_LIFE: Final = 10.0
 ROUND_LEAVES_MAX: Final = 65_536
 ROUND_WINDOW: Final = 2.0
 JOIN_WINDOW: Final = 0.2
+JOIN_SOON: Final = 2.0  # after a proof for those who join, the next ones are waited for twice as long: our guess
 UNASKED_NONCE_EVERY: Final = 10.0
 LOG_PART: Final = 60 * 1024  # bytes of a log at a time: one frame, a few milliseconds of work for who replays it
 LOG_LENGTH_MAX: Final = 2**32 - 1  # that can be said; what is taken stands in attest/

@@ -125,7 +125,8 @@ class _Gathering:
 class RoundLeader:
     """Collects the nonces of all links for up to 2 s (200 ms for links that join) and asks for one proof of all.
 
-    While a proof is being made, nonces gather for the next one: the TPM does one thing at a time.
+    While a proof is being made, nonces gather for the next one: the TPM does one thing at a time. A node that has just started
+    meets many peers one after the other: of those that join soon after a proof, each next one waits for twice as many.
     """
 
     def __init__(self, *, times: AttestTimes, chance: Chance, now: float) -> None:
@@ -135,6 +136,8 @@ class RoundLeader:
         self._next = now + times.every - times.jitter * chance.fraction()
         self._gathering: _Gathering | None = None
         self._joining: _Gathering | None = None
+        self._join_window = limits.JOIN_WINDOW
+        self._joined_at = -math.inf  # when nonces that could not wait had their last proof
         self._proving = False
 
     @property
@@ -168,8 +171,11 @@ class RoundLeader:
 
     def join(self, link: Hashable, number: int, binding: Binding, now: float) -> None:
         """A nonce that cannot wait for a round: a CHALLENGE, or one given unasked."""
-        joining = self._joining or _Gathering(UNASKED, now + min(limits.JOIN_WINDOW, self._times.window), frozenset())
-        self._joining = replace(joining, got=(*joining.got, (link, number, binding)))
+        if self._joining is None:
+            soon = now < self._joined_at + limits.JOIN_SOON
+            self._join_window = min(2 * self._join_window, limits.ROUND_WINDOW) if soon else limits.JOIN_WINDOW
+            self._joining = _Gathering(UNASKED, now + min(self._join_window, self._times.window), frozenset())
+        self._joining = replace(self._joining, got=(*self._joining.got, (link, number, binding)))
 
     def proven(self) -> None:
         """The proof that was asked for last has been made, or has failed."""
@@ -188,7 +194,7 @@ class RoundLeader:
         if gathering is not None and (now >= gathering.closes or not gathering.awaited & links):
             ready, gathering = ready + gathering.got, None
         if joining is not None and (now >= joining.closes or ready):
-            ready, joining = ready + joining.got, None
+            ready, joining, self._joined_at = ready + joining.got, None, now
         self._gathering, self._joining = gathering, joining
         if not ready:
             return []

@@ -223,6 +223,20 @@ def test_those_who_join_within_200_ms_share_a_proof() -> None:
     assert rounds.tick(10.2, LINKS) == wanted(0, ("bob", -1, 1), ("carol", -1, 2))
 
 
+def test_who_joins_soon_after_others_waits_for_more_and_after_a_pause_it_does_not() -> None:
+    lead, now, windows = leader(), 10.0, []
+    for _ in range(5):
+        lead.join("dave", -1, binding(1), now)
+        windows.append(round(lead.deadline - now, 3))
+        now = lead.deadline
+        assert lead.tick(now, LINKS) == wanted(0, ("dave", -1, 1))
+        lead.proven()
+        now += 0.1
+    assert windows == [0.2, 0.4, 0.8, 1.6, 2.0]
+    lead.join("dave", -1, binding(1), now + 2)
+    assert lead.deadline == pytest.approx(now + 2.2)
+
+
 def test_who_joins_during_a_round_is_proven_with_it() -> None:
     rounds = leader()
     rounds.tick(60.0, LINKS)
@@ -257,7 +271,7 @@ def test_the_device_does_one_proof_at_a_time() -> None:
     assert rounds.deadline == 60.0
     assert rounds.tick(20.0, LINKS) == []
     rounds.proven()
-    assert rounds.deadline == 10.5
+    assert rounds.deadline == pytest.approx(10.7)  # twice 200 ms
     assert rounds.tick(20.0, LINKS) == wanted(0, ("carol", -1, 2))
 
 
