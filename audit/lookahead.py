@@ -1,50 +1,42 @@
-"""The next entries of a log are judged in other threads, before it is known that those before them hold.
+"""The next entries of a log are judged by other processes, before it is known that those before them hold.
 
 Each takes for granted what the file records of the entry before its part, and which key is in force. Whoever joins the parts in
 order compares that with what it has found, and judges a part itself that does not fit: so a lie in the file costs time only.
-Threads are enough: nearly all of the work is libsodium's, which lets go of the interpreter.
+Threads would not do: the interpreter changes hands with every signature, and that takes as long as what they gain.
 """
 
 import math
+import os
+import subprocess
+import sys
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import BinaryIO, Final, Self, cast
 
 from audit.chain import ChainState
 from audit.fast_chain import Run
-from audit.store import AuditStore
+from audit.part_worker import Part, pack_task, read_part, receive, send
 from overlay.core.certificates import Root
-from overlay.registry import GENESIS
+from overlay.errors import Refused
 
 PART: Final = 1024  # entries: our guess, some 60 ms of work
-AHEAD: Final = 3  # parts for each thread: our guess
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What one thread has found of the entries from `start` on, if the log stands before them as it is recorded."""
-
-    start: int
-    last: bytes
-    hlc: int
-    hashes: list[bytes]
-    end_hlc: int
+AHEAD: Final = 3  # parts for each process: our guess
 
 
 class Lookahead:
-    """Threads that judge parts of one log at a time. A context manager."""
+    """Processes that judge parts of one log at a time. A context manager."""
 
-    def __init__(self, path: Path, root: Root, threads: int) -> None:
+    def __init__(self, path: Path, root: Root, workers: int) -> None:
         self._path = path
         self._root = root
-        self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="overlay-verify")
+        self._count = workers
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="overlay-verify")
         self._local = threading.local()
-        self._stores: list[AuditStore] = []
+        self._workers: list[subprocess.Popen[bytes]] = []
         self._run: Run | None = None  # what the waiting parts take for granted
         self._waiting: deque[tuple[int, Future[Part]]] = deque()
 
@@ -55,8 +47,9 @@ class Lookahead:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._pool.shutdown(cancel_futures=True)
-        for store in self._stores:
-            store.close()
+        for worker in self._workers:
+            worker.kill()
+            worker.communicate()
 
     def go_on(self, state: ChainState, number: int, size: int) -> tuple[ChainState, list[bytes]]:
         """The state after the next part, and the hashes of its entries; none if the next ones have to be judged one by one.
@@ -71,7 +64,7 @@ class Lookahead:
         self._drop(math.inf if run != self._run else state.size)
         self._run = run
         start = self._waiting[-1][0] + PART if self._waiting else state.size
-        while len(self._waiting) < self._threads * AHEAD and start < size:
+        while len(self._waiting) < self._count * AHEAD and start < size:
             self._waiting.append((start, self._pool.submit(self._judge, run, number, start)))
             start += PART
         if self.next_start != state.size:
@@ -93,15 +86,26 @@ class Lookahead:
             self._waiting.popleft()[1].cancel()
 
     def _judge(self, run: Run, number: int, start: int) -> Part:
-        store = self._store()
-        last, hlc = store.recorded(number, start - 1) if start else (GENESIS, 0)
-        hashes, end = run.follow(store.block(number, start, PART), start, last, hlc)
-        return Part(start, last, hlc, hashes, end)
+        """In a thread of the pool, which waits for its own worker. A worker that fails leaves the part to be judged here."""
+        nothing = Part(start, b"", 0, [], 0)
+        try:
+            worker = self._worker()
+            assert worker.stdin is not None and worker.stdout is not None
+            send(cast(BinaryIO, worker.stdin), pack_task(self._path, number, start, PART, run))
+            answer = receive(cast(BinaryIO, worker.stdout))
+            return nothing if answer is None else read_part(start, answer)
+        except (OSError, ValueError, Refused):
+            return nothing
 
-    def _store(self) -> AuditStore:
-        """This thread's own connection."""
-        store: AuditStore | None = getattr(self._local, "store", None)
-        if store is None:
-            store = self._local.store = AuditStore.open_readonly(self._path)
-            self._stores.append(store)
-        return store
+    def _worker(self) -> "subprocess.Popen[bytes]":
+        """This thread's own process."""
+        worker: subprocess.Popen[bytes] | None = getattr(self._local, "worker", None)
+        if worker is None:
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+            command = [sys.executable, "-m", "audit.part_worker"]
+            worker = subprocess.Popen(  # noqa: S603 (our own module, by the interpreter that runs)
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+            )
+            self._local.worker = worker
+            self._workers.append(worker)
+        return worker

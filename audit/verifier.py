@@ -29,8 +29,8 @@ from overlay.core.mesh.chains import item_hash
 from overlay.errors import CheckFailed, Refused, StateDamaged
 from overlay.registry import Reason
 
-MANY: Final = 4096  # entries for which threads are worth their start: our guess
-THREADS_MAX: Final = 8  # beyond that the interpreter is busy all the time: our guess
+MANY: Final = 16_384  # entries for which processes are worth their start: our guess, a second of work
+WORKERS_MAX: Final = 8  # our guess: one process joins what they find
 
 UNWITNESSED: Final = WitnessReport()  # of a log of which nothing was asked
 Progress = Callable[[int, int], None]
@@ -105,14 +105,14 @@ class Report:
 
 
 def verify_store(
-    path: Path, root: Root, *, at: datetime | None = None, threads: int | None = None,
+    path: Path, root: Root, *, at: datetime | None = None, workers: int | None = None,
     progress: Progress = lambda _done, _total: None,
 ) -> Report:
     """Verify every log in a store, also while a node writes to it.
 
     Args:
         at: now, to tell entries whose endorsement has ended and that were not witnessed in time; None: that is not looked at.
-        threads: how many help; None for as many as there are cores, if there is enough to do.
+        workers: how many processes help; None for as many as there are cores, if there is enough to do.
         progress: told now and then how many entries of how many were judged.
 
     Raises:
@@ -124,7 +124,7 @@ def verify_store(
         stack.enter_context(store.snapshot())
         rows = store.logs()
         total = sum(row.size for row in rows if isinstance(row.size, int))
-        count = _threads(total) if threads is None else threads
+        count = _workers(total) if workers is None else workers
         ahead = stack.enter_context(Lookahead(path, root, count)) if count else None
         walk, reports = Walk(store, root, ahead), dict[bytes, LogReport]()
         done = 0
@@ -151,10 +151,10 @@ def _tell(progress: Progress, before: int, total: int, size: int) -> None:
     progress(before + size, total)
 
 
-def _threads(entries: int) -> int:
+def _workers(entries: int) -> int:
     """None for a small store; else one for each core that we may use."""
     cores = len(os.sched_getaffinity(0))
-    return min(cores, THREADS_MAX) if cores > 1 and entries >= MANY else 0
+    return min(cores, WORKERS_MAX) if cores > 1 and entries >= MANY else 0
 
 
 def _file_faults(store: AuditStore) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """One stored log from its first entry to its end: every state in between, and nothing recorded is believed.
 
 What is recorded beside an entry's bytes (number, hash, time, type), of the log (size, root, end) and of its tree is worked out
-anew and compared. Runs of ordinary entries go fast (`audit.fast_chain`), in several threads if there are some
+anew and compared. Runs of ordinary entries go fast (`audit.fast_chain`), in several processes if there are some
 (`audit.lookahead`); whatever those leave is judged by `audit.chain`, which says what is wrong.
 """
 

@@ -40,7 +40,8 @@ SHELLS = (
     "audit.bundle",  # files
     "audit.bundle_check",  # files
     "audit.raw_logs",  # a database
-    "audit.lookahead",  # threads
+    "audit.lookahead",  # processes
+    "audit.part_worker",  # a database
     "audit.prover",  # a database
     "audit.verifier",  # a database
     "audit.walk",  # a database

