@@ -6,27 +6,25 @@ store. `audit.own_checkpoints` sees to our own log.
 
 import itertools
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from typing import Final, Self
 
 import trio
 
 from audit.chain import KEYED
-from audit.checkpoint import UnverifiedCheckpoint, parse_checkpoint
+from audit.checkpoint import parse_checkpoint
 from audit.entry import Entry
 from audit.judged import Witnessed
-from audit.kept import KeptCheckpoint
 from audit.log import AuditLog
-from audit.notes import Note
+from audit.openings import A_DAY, Openings, words
 from audit.own_checkpoints import RETRY, OwnCheckpoints, OwnParts
 from audit.store import AuditStore
 from audit.witness import Cosigned, MakeDurable, Misbehaved, NotAnExtension, TwoRoots, Witness, WitnessEvent, WitnessKey
 from audit.witness_book import Known, WitnessBook
 from audit.witness_frames import Say, Told, make_news
+from audit.witness_news import News
 from audit.witnessed import Judge
 from overlay.core.keys import NodeId
 from overlay.core.limits import HEADS_EVERY
@@ -37,10 +35,7 @@ from overlay.registry import EntryType, FrameType, Reason
 
 WAITING_MAX: Final = 256  # messages that wait to be judged; what comes then is told again later: our guess
 AGAIN: Final = 6  # times HEADS_EVERY: then all is told again: our guess
-LATER_MAX: Final = 1024  # logs of which news wait for entries: our guess
 PER_LOG: Final = 8  # checkpoints looked at of each log at the start: our guess; the largest witnessed one is among them
-OPENINGS_MAX: Final = 3  # design: more in a day are an alarm
-A_DAY: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,13 +70,15 @@ class Witnessing:
         self._fault = loaded.fault
         self._witness = Witness(parts.own.root.mesh_id, log.node_id, loaded.cosigned)
         self._own = OwnCheckpoints(log, loaded.judge, self._book, parts.own, self._publish)
-        self._openings = list(loaded.openings)
+        self._openings = Openings(loaded.openings)
         self._peers: set[NodeId] = set()
-        self._keys_heard = 0  # how often keys were shown since the start
-        self._later: dict[bytes, tuple[VerifiedPeer, Told]] = {}  # news of entries that we do not hold yet, by log
         self._to_judge_in, self._to_judge = trio.open_memory_channel[tuple[VerifiedPeer, Told]](WAITING_MAX)
         self._to_store_in, self._to_store = trio.open_memory_channel[Cosigned](math.inf)  # bounded by the machine
         self._changed = trio.Event()
+        self._news = News(
+            log, loaded.judge, self._book, remember=self._remember, forked=parts.forked, changed=self._notify,
+            again=self._to_judge_in.send_nowait,
+        )
         log.listen(self._heard)
 
     @classmethod
@@ -127,7 +124,7 @@ class Witnessing:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What someone should know."""
-        many = [self._many(node, count) for node, count in sorted(self._recent().items()) if count > OPENINGS_MAX]
+        many = [words(self._name(node), count) for node, count in self._openings.many(self._parts.own.at()).items()]
         return tuple(warning for warning in (self._fault, self._witness.warning, *many) if warning)
 
     def _name(self, node_id: NodeId) -> str:
@@ -176,33 +173,12 @@ class Witnessing:
         for entry in entries:
             if entry.type in KEYED:
                 self._judge.forget(entry.node_id)
-            if entry.type == EntryType.LOG_OPEN:
-                self._opened(entry)
-        if any(entry.type in KEYED for entry in entries):
-            self._keys_heard += 1
-            for log_id in tuple(self._later):
-                self._judge_later(log_id)
-        elif entries and entries[0].log_id in self._later:
-            self._judge_later(entries[0].log_id)
+            if entry.type == EntryType.LOG_OPEN and (count := self._openings.begun(entry, self._parts.own.at())):
+                self._parts.alarm(entry.node_id, words(self._name(entry.node_id), count))
+        self._news.heard(entries)
         if any(entry.type == EntryType.WITNESSES for entry in entries):
             self._judge.forget_sets()
             self._notify()
-
-    def _opened(self, opening: Entry) -> None:
-        """Another log has begun: more than three of one node within a day are an alarm."""
-        since = self._parts.own.at() - A_DAY
-        self._openings = [*(one for one in self._openings if one.at > since), opening]
-        if self._recent()[opening.node_id] > OPENINGS_MAX:
-            self._parts.alarm(opening.node_id, self._many(opening.node_id, self._recent()[opening.node_id]))
-
-    def _recent(self) -> Counter[NodeId]:
-        """How many logs each node has begun within a day."""
-        since = self._parts.own.at() - A_DAY
-        return Counter(one.node_id for one in self._openings if one.at > since)
-
-    def _many(self, node_id: NodeId, count: int) -> str:
-        name = self._name(node_id)
-        return f"{name} has begun {count} logs within a day: it cannot confirm that its copy is the newest one"
 
     # --- as a witness -----------------------------------------------------------------------------------------------
 
@@ -260,70 +236,11 @@ class Witnessing:
                 await self._own.on_cosigned(peer, told)
             case Say.NEWS:
                 for note in told.notes:
-                    await self._on_note(peer, parse_checkpoint(note))
+                    await self._news.take(peer, parse_checkpoint(note))
                 self._send(peer.node_id, self._book.heard(peer.node_id, told.sizes))
 
-    async def _on_note(self, peer: VerifiedPeer, found: UnverifiedCheckpoint) -> None:
-        one = found.says
-        state = self._log.replica.states.get(one.log_id)
-        if one.size < self._book.size(one.log_id) or (state is not None and state.node_id != one.node_id):
-            return
-        if state is None or one.size > state.size:
-            self._wait_for_more(peer, found)
-            return
-        keys = self._keys_heard
-        try:
-            known = self._book.merged(await self._log.read_store(partial(self._known, found)))
-        except Refused as error:
-            mine = self._book.get(one.log_id)
-            if error.reason is Reason.FORKED and mine is not None and mine.size == one.size:
-                self._parts.forked(mine.kept.note.raw, found.note.raw)
-            raise
-        if known.judged.at is None:
-            self._wait_for_more(peer, found)  # perhaps until a witness's own log has shown its key
-            if keys != self._keys_heard:
-                self._judge_later(one.log_id)  # which may have come while we judged
-            return
-        self._remember(known)
-        if self._book.is_news(known):
-            ends = [key.not_after.timestamp() for key in self._log.replica.keys_of(one.node_id)]
-            await self._log.keep(*self._book.records(known, ends))
-            self._book.learn(known)
-            self._notify()
-
-    def _remember(self, known: Known) -> None:
-        """Our own line under what is told: if we have forgotten that, because a backup was put back, we know it again."""
-        line = known.judged.lines.get(self._log.node_id)
-        if line is not None:
-            note = Note(known.kept.note.text, (known.kept.note.signatures[0], line)).raw
-            self._take(self._witness.remember(Cosigned(checkpoint=known.kept.checkpoint, at=line.timestamp, note=note)))
-
-    def _known(self, found: UnverifiedCheckpoint, store: AuditStore) -> Known:
-        """In the thread that reads. Raises Refused: BAD_SIGNATURE; FORKED if it is signed, and not of the log as it is here."""
-        one = found.says
-        author = self._judge.check_author(found)
-        tree = store.tree_at(one.log_id, one.size)
-        if tree.root != one.root:
-            raise Refused(Reason.FORKED, f"a checkpoint of another history of log {one.log_id.hex()}")
-        judged = self._judge.judge(one, found.note, self._log.sets.at(one.log_id, one.size))
-        return Known(KeptCheckpoint(checkpoint=one, tree=tree, note=judged.note(Note(one.text, (author,)))), judged)
-
-    def _wait_for_more(self, peer: VerifiedPeer, found: UnverifiedCheckpoint) -> None:
-        """It is judged again when more entries have come: the newest of each log."""
-        log_id = found.says.log_id
-        if log_id in self._later or len(self._later) < LATER_MAX:
-            self._later[log_id] = peer, Told(Say.NEWS, (found.note.raw,))
-
-    def _judge_later(self, log_id: bytes) -> None:
-        peer, told = self._later[log_id]
-        state = self._log.replica.states.get(log_id)
-        if state is None or parse_checkpoint(told.notes[0]).says.size > state.size:
-            return
-        del self._later[log_id]
-        try:
-            self._to_judge_in.send_nowait((peer, told))
-        except trio.WouldBlock:
-            return
+    def _remember(self, cosigned: Cosigned) -> None:
+        self._take(self._witness.remember(cosigned))
 
     def _publish(self, found: Known) -> None:
         """More of our own log is witnessed: everybody hears of it at once."""
