@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 import trio
 
-from bench import authority, forwarding, idle, links, logs, quotes, streams
+from bench import authority, forwarding, idle, links, logs, long_logs, quotes, streams
 from bench.row import Row
 from overlay.errors import HostLacks
 
@@ -29,7 +29,16 @@ ROWS: dict[str, Callable[[int], Awaitable[list[Row]]]] = {
     "append_alone_vs_sqlite": logs.alone,
     "verify_vs_libsodium": logs.verify,
     "verify_two_cores": logs.verify,
+    "start_million_ms": long_logs.million,
+    "inclusion_proof_ms": long_logs.million,
+    "catch_up_s": long_logs.catch_up,
+    "catch_up_mb": long_logs.catch_up,
+    "entry_to_20_nodes_p99_ms": long_logs.news,
     "quote_appraisal_vs_ecdsa": quotes.quotes,
+    "quotes_to_meet_50": neighbours.neighbours,
+    "quotes_a_round_vs_few_peers": neighbours.neighbours,
+    "attest_check_20000_files_ms": measured.measured,
+    "next_quote_100_files_ms": measured.measured,
     "idle_link_kb": idle.idle,
     "forward_vs_tunnel": forwarding.forwarding,
     "forward_signed_vs_tunnel": forwarding.forwarding,
