@@ -4,6 +4,7 @@ A proof is durable before anybody hears of it from us. Each is passed on once; w
 can still be judged.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -80,7 +81,7 @@ class ForkWatch:
         self._mover: Trust | None = None
         self._found = {one.node_id: one.at for one in kept}
         self._machine = Exposer(root, at, log.replica.credentials_of, known_forks(kept, root))
-        self._work_in, self._work = trio.open_memory_channel[Compare | Exposed | Entry](4096)  # our guess; bounded by peers
+        self._work_in, self._work = trio.open_memory_channel[Compare | Exposed | Entry](math.inf)  # one of each peer, node, log
         self._shown: dict[tuple[NodeId, bytes, int], bytes | None] = {}
         log.listen(self._on_entries)
 
@@ -115,7 +116,8 @@ class ForkWatch:
     def peer_opened(self, peer: NodeId) -> None:
         """It hears of all that can still be judged."""
         for proof in self._machine.exposed.values():
-            if self._engine is not None and self._at() < self._found[proof.node_id] + TOLD_FOR:
+            found = self._found.get(proof.node_id)  # None: it is being stored, and told to everybody after that
+            if self._engine is not None and found is not None and self._at() < found + TOLD_FOR:
                 self._engine.tell(peer, FrameType.FORK_PROOF, proof.raw)
 
     def peer_closed(self, peer: NodeId) -> None:
@@ -140,7 +142,7 @@ class ForkWatch:
                     self._take(self._machine.histories_differ(peer, state.node_id, log_id, agreed=agreed, size=size))
             case ItemShown(peer=peer, log_id=log_id, index=index, item=item):
                 self._shown[peer, log_id, index] = item
-                self._do(Compare(peer, log_id, index))
+                self._work_in.send_nowait(Compare(peer, log_id, index))
 
     def two_heads(self, one: bytes, other: bytes) -> None:
         """Two checkpoints by one author that contradict each other."""
@@ -183,17 +185,11 @@ class ForkWatch:
                     if engine is not None:
                         engine.flush_logs()
                 case Exposed():
-                    self._do(event)
+                    self._work_in.send_nowait(event)
                 case Suspected(node_id=node_id, peer=peer, detail=detail) if engine is not None:
                     engine.emit(ForkSuspected(node=str(node_id), by=str(peer), detail=detail))
                 case Misbehaved(peer=peer, reason=reason, detail=detail) if engine is not None:
                     engine.rejected(peer, reason, detail)
-
-    def _do(self, work: Compare | Exposed | Entry) -> None:
-        try:
-            self._work_in.send_nowait(work)
-        except trio.WouldBlock:
-            return  # more than peers may have under way: somebody else will find it
 
     async def _compare(self, one: Compare) -> None:
         """Ours beside what a peer has shown."""
@@ -212,9 +208,9 @@ class ForkWatch:
     async def _expose(self, event: Exposed) -> None:
         """Durable here, told to the others, and its author is out."""
         proof, at = event.proof, self._at()
-        self._found[proof.node_id] = at
         with suppress(OverlayError):  # it counts until we end; the log keeps its warning, which every status shows
             await self._log.keep(KeptFork(node_id=proof.node_id, at=at, raw=proof.raw))
+        self._found[proof.node_id] = at
         engine = self._engine
         if engine is None:
             return
@@ -238,7 +234,7 @@ class ForkWatch:
     def _on_entries(self, entries: tuple[Entry, ...]) -> None:
         for entry in entries:
             if entry.type == EntryType.LOG_OPEN:
-                self._do(entry)
+                self._work_in.send_nowait(entry)
 
     async def _look_at_opening(self, opening: Entry) -> None:
         """A node opens each number once."""
