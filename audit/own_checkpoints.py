@@ -1,57 +1,38 @@
-"""Our own log and its witnesses, on trio: asked at the start whether our copy is the newest, then to cosign what we write.
+"""Our own log and its witnesses, on trio: asked to cosign what we write, once `audit.start` has seen to it that we may.
 
-It decides nothing: `audit.confirmation` and `audit.checkpointer` do, and `audit.witnessed` judges what comes back.
+It decides nothing: `audit.checkpointer` does, and `audit.witnessed` judges what comes back.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
 import trio
 
 from audit import bodies
-from audit.batch import NEWER_COPY, UNCONFIRMED
 from audit.chain import KEYED
-from audit.checkpoint import Checkpoint, UnverifiedCheckpoint, parse_checkpoint, witness_name
+from audit.checkpoint import Checkpoint, parse_checkpoint, witness_name
 from audit.checkpointer import Ask, CheckpointDue, Checkpointer
-from audit.confirmation import WITHIN, Confirmation, Outcome, Shown
 from audit.entry import Entry
 from audit.kept import DropCheckpoints, KeptCheckpoint, Record, with_lines
 from audit.log import AuditLog
 from audit.notes import Note
 from audit.quorum import WitnessSet, choose, day_of
+from audit.start import OwnParts, Start, is_ours
 from audit.store import AuditStore
 from audit.witness_book import Known, WitnessBook
 from audit.witness_frames import Request, Told
 from audit.witnessed import Judge
-from overlay.core.certificates import Root
 from overlay.core.keys import NodeId
 from overlay.core.merkle import consistency_from
 from overlay.core.trust import VerifiedPeer
 from overlay.errors import OverlayError
-from overlay.registry import EntryType, FrameType, Reason
+from overlay.registry import EntryType, FrameType
 
 SET_EVERY: Final = 5.0  # seconds between looks at who could be a witness: as often as checkpoints
 PENDING_MAX: Final = 4  # checkpoints of ours that are not witnessed yet and still kept: our guess
-RETRY: Final = 1.0  # seconds, after a commit that failed
-
-Send = Callable[[NodeId, FrameType, bytes], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OwnParts:
-    """What it needs of the node around it. Callables are asked anew each time."""
-
-    root: Root
-    at: Callable[[], datetime]
-    candidates: Callable[[], Mapping[NodeId, Sequence[str]]]  # who could witness our log now, with its roles
-    send: Send
-    reject: Callable[[NodeId, Reason, str], None]
-    within: float = WITHIN
-
 
 class OwnCheckpoints:
     """Of the open log. `witnessed` is called when more of it is."""
@@ -60,15 +41,15 @@ class OwnCheckpoints:
         self, log: AuditLog, judge: Judge, book: WitnessBook, parts: OwnParts, witnessed: Callable[[Known], None]
     ) -> None:
         self._log = log
+        self._linked: set[NodeId] = set()
         self._judge = judge
         self._book = book
         self._parts = parts
+        self.start = Start(log, judge, parts, self._linked)
         self._witnessed = witnessed
         self._machine = Checkpointer()
-        self._confirmation: Confirmation | None = None
         self._pending: list[KeptCheckpoint] = []  # made of the open log and not witnessed, the newest last
         self._begun = b""  # the log that the machine knows
-        self._linked: set[NodeId] = set()
         self._look_at = -math.inf
         self._wake = trio.Event()
         log.listen(self._heard)
@@ -79,14 +60,14 @@ class OwnCheckpoints:
         """There is a link to it, or another one than before."""
         self._linked.add(peer)
         self._machine.peer_opened(peer)
-        if self._log.waits:
-            self._question(peer)
+        self.start.peer_opened(peer)
         self._wake.set()
 
     def peer_closed(self, peer: NodeId) -> None:
         """There is none any more."""
         self._linked.discard(peer)
         self._machine.peer_closed(peer)
+        self.start.wake()
         self._wake.set()
 
     def hurry(self) -> None:
@@ -109,13 +90,14 @@ class OwnCheckpoints:
                 if not self._log.sets.newest(self._log.state.log_id).nodes:
                     self._look_at = -math.inf  # the first one is not waited for; who comes later is named with others
         self._machine.grew(self._log.state.size)
+        self.start.wake()
         self._wake.set()
 
     # --- life -------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Until cancelled."""
-        await self._confirm()
+        await self.start.run()
         while True:
             self._wake = trio.Event()
             await self._look_at_witnesses()
@@ -127,44 +109,6 @@ class OwnCheckpoints:
                         await self._ask(event)
             with trio.move_on_at(min(self._machine.deadline, self._look_at)):
                 await self._wake.wait()
-
-    async def _confirm(self) -> None:
-        """Return when our log has gone on, or another one has begun."""
-        if not self._log.waits:
-            return
-        log, log_id = self._log, self._log.state.log_id
-        machine = Confirmation(
-            log_id, self._held(), log.sets.newest(log_id), trio.current_time(), self._parts.within
-        )
-        self._confirmation = machine
-        for peer in self._linked:
-            self._question(peer)
-        while True:
-            self._wake = trio.Event()
-            machine.holds(self._held())
-            outcome = machine.outcome(trio.current_time(), behind=log.machine.is_behind(log_id))
-            if outcome is not None and await self._decide(outcome, machine.note):
-                self._confirmation = None
-                return
-            with trio.move_on_at(machine.deadline if outcome is None else trio.current_time() + RETRY):
-                await self._wake.wait()
-
-    async def _decide(self, outcome: Outcome, note: bytes | None) -> bool:
-        """Whether the disk took it, and our credentials hold."""
-        try:
-            if outcome is Outcome.GOES_ON:
-                await self._log.go_on()
-            else:
-                await self._log.begin_next(NEWER_COPY if outcome is Outcome.NEWER_ELSEWHERE else UNCONFIRMED, note)
-        except OverlayError:
-            return False  # the log says why
-        return True
-
-    def _held(self) -> dict[bytes, int]:
-        return {state.log_id: state.size for state in self._log.replica.logs_of(self._log.node_id)}
-
-    def _question(self, peer: NodeId) -> None:
-        self._parts.send(peer, FrameType.CHECKPOINT, Request(None).pack())
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -226,28 +170,6 @@ class OwnCheckpoints:
 
     # --- answers ----------------------------------------------------------------------------------------------------
 
-    async def on_known(self, peer: VerifiedPeer, told: Told) -> None:
-        """What a witness has cosigned of our logs. It says so over its own link: whose line stands below decides nothing."""
-        machine = self._confirmation
-        if machine is None:
-            return
-        found = [parse_checkpoint(note) for note in told.notes]
-        shown = [await self._log.read_store(partial(self._shown, one)) for one in found if self._is_ours(one)]
-        machine.answered(peer.node_id, shown)
-        self._wake.set()
-
-    def _is_ours(self, one: UnverifiedCheckpoint) -> bool:
-        return one.says.node_id == self._log.node_id and one.says.mesh_id == self._parts.root.mesh_id
-
-    def _shown(self, found: UnverifiedCheckpoint, store: AuditStore) -> Shown:
-        """In the thread that reads. Another root counts where we signed it with a key that our log has shown."""
-        one = found.says
-        state = self._log.replica.states.get(one.log_id)
-        if state is None or state.size < one.size or store.tree_at(one.log_id, one.size).root == one.root:
-            return Shown(one, found.note.raw)
-        self._judge.check_author(found)
-        return Shown(one, found.note.raw, differs=True)
-
     async def on_cosigned(self, peer: VerifiedPeer, told: Told) -> None:
         """What a witness answers to a checkpoint: the line that we want, or where it stands. Raises Refused."""
         now, log_id = trio.current_time(), self._log.state.log_id
@@ -255,12 +177,12 @@ class OwnCheckpoints:
             self._machine.answered(peer.node_id, log_id, 0, now)
             return
         found = parse_checkpoint(told.notes[0])
-        kept = self._kept(found.says) if self._is_ours(found) else None
+        kept = self._kept(found.says) if is_ours(self._log, self._parts.root, found) else None
         if kept is not None:
             name = witness_name(found.says.mesh_id, peer.node_id)
             lines = tuple(line for line in found.note.signatures if line.name == name)
             await self._merge(peer.node_id, kept, Note(found.note.text, lines))
-        if self._is_ours(found):
+        if is_ours(self._log, self._parts.root, found):
             self._machine.answered(peer.node_id, found.says.log_id, found.says.size, trio.current_time())
         self._wake.set()
 

@@ -19,7 +19,8 @@ from audit.entry import Entry
 from audit.judged import Witnessed
 from audit.log import AuditLog
 from audit.openings import A_DAY, Openings, words
-from audit.own_checkpoints import RETRY, OwnCheckpoints, OwnParts
+from audit.own_checkpoints import OwnCheckpoints
+from audit.start import RETRY, OwnParts
 from audit.store import AuditStore
 from audit.witness import Cosigned, MakeDurable, Misbehaved, NotAnExtension, TwoRoots, Witness, WitnessEvent, WitnessKey
 from audit.witness_book import Known, WitnessBook
@@ -231,7 +232,7 @@ class Witnessing:
     async def _judge_one(self, peer: VerifiedPeer, told: Told) -> None:
         match told.say:
             case Say.KNOWN:
-                await self._own.on_known(peer, told)
+                await self._own.start.on_known(peer, told)
             case Say.COSIGNED:
                 await self._own.on_cosigned(peer, told)
             case Say.NEWS:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from audit.log import AuditLog
-from audit.own_checkpoints import OwnParts
+from audit.start import OwnParts
 from audit.witness import WitnessKey
 from audit.witnessing import Witnessing, WitnessingParts
 from overlay.core.certificates import Root

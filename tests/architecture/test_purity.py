@@ -47,6 +47,7 @@ SHELLS = (
     "audit.walk",  # a database
     "audit.fork_store",  # a database
     "audit.own_checkpoints",  # tasks
+    "audit.start",  # tasks
     "audit.witness_news",  # tasks
     "audit.witness_store",  # a database
     "audit.witnessed",  # a database
