@@ -17,6 +17,7 @@ from overlay.app.lab.acts import (
 )
 from overlay.app.lab.scene import Scene
 from overlay.app.lab.scenes import (
+    cloned_folder,
     edited_entry,
     edited_software,
     expired_endorsement,
@@ -26,6 +27,7 @@ from overlay.app.lab.scenes import (
     pcr_drift,
     replayed_quote,
     replayed_rekey,
+    restored_folder,
     stranger,
 )
 from overlay.errors import UsageError
@@ -43,6 +45,9 @@ SCENES: tuple[Scene, ...] = (
     replayed_rekey.SCENE,
 )
 
+
+MORE_ABOUT_LOGS: tuple[Scene, ...] = (restored_folder.SCENE, cloned_folder.SCENE)
+AUDIT: Final = "audit"  # these, and those of SCENES that are about logs
 
 ACTS: tuple[Act, ...] = (
     distribute.ACT,
@@ -77,7 +82,7 @@ class Programme:
         return any(act in ACTS for act in self.acts)
 
 
-EVERYTHING: Final = Programme(SCENES, (*ACTS, *ATTESTATION_ACTS))
+EVERYTHING: Final = Programme((*SCENES, *MORE_ABOUT_LOGS), (*ACTS, *ATTESTATION_ACTS))
 
 
 def select(names: tuple[str, ...] | None) -> Programme:
@@ -89,16 +94,18 @@ def select(names: tuple[str, ...] | None) -> Programme:
     if names is None:
         return Programme(SCENES, ())
     known = {scene.name for scene in EVERYTHING.scenes}
-    unknown = [name for name in names if name not in {*known, AUTHORITY, ATTESTATION}]
+    unknown = [name for name in names if name not in {*known, AUDIT, AUTHORITY, ATTESTATION}]
     if unknown:
         all_names = ", ".join(scene.name for scene in EVERYTHING.scenes)
-        hint = f"there are {all_names}, and for all acts of a kind {AUTHORITY} and {ATTESTATION}"
+        hint = f"there are {all_names}, for all about logs {AUDIT}, and for all acts of a kind {AUTHORITY} and {ATTESTATION}"
         raise UsageError(f"there is no scene {unknown[0]!r}", hint=hint)
-    attacks = {scene.name: scene for scene in SCENES}
+    about_logs = [edited_entry.SCENE.name, forked_log.SCENE.name, *(scene.name for scene in MORE_ABOUT_LOGS)]
+    names = tuple(name for one in names for name in (about_logs if one == AUDIT else [one]))
+    attacks = {scene.name: scene for scene in EVERYTHING.attacks}
     places = {AUTHORITY: len(ACTS), **{act.name: place for place, act in enumerate(ACTS, 1)}}
     last = max((places.get(name, 0) for name in names), default=0)
     others = tuple(act for act in ATTESTATION_ACTS if act.name in names or ATTESTATION in names)
     if last and others:
         both = f"{others[0].name} and {ACTS[last - 1].name}"
         raise UsageError(f"{both} are not played in one lab", hint="play them one after the other")
-    return Programme(tuple(attacks[name] for name in names if name in attacks), ACTS[:last] or others)
+    return Programme(tuple(attacks[name] for name in dict.fromkeys(names) if name in attacks), ACTS[:last] or others)

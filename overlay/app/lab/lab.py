@@ -175,8 +175,8 @@ class Lab:
     async def actor(self, host: Host | None = None, *, package: Path | None = None) -> Machine:
         """A further member, enrolled but not started."""
         self._actors += 1
-        host = host or await self.actor_host()
-        return await enrol(self.recipe, host, name=f"actor-{self._actors}", package=package)
+        name = f"actor-{self._actors}"  # before anything is awaited: scenes play at the same time
+        return await enrol(self.recipe, host or await self.actor_host(), name=name, package=package)
 
     @property
     def actor_rekey(self) -> float:

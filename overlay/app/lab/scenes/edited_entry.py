@@ -18,6 +18,13 @@ from overlay.store.state import AUDIT_STORE, StateFolder
 
 TRUE_WORDS = b'"door":"7b"'
 FALSE_WORDS = b'"door":"7c"'
+COLUMNS = (
+    ("entries", "seq", "seq + 100000"), ("entries", "hlc", "hlc + 1"), ("entries", "type", "type + 1"),
+    ("entries", "hash", "zeroblob(32)"), ("entries", "log", "log + 100000"), ("logs", "log_id", "zeroblob(16)"),
+    ("logs", "node_id", "zeroblob(32)"), ("logs", "k", "k + 1"), ("logs", "size", "size - 1"),
+    ("logs", "root", "zeroblob(32)"), ("logs", "edge", "x''"), ("logs", "last", "zeroblob(32)"), ("logs", "hlc", "hlc + 1"),
+    ("logs", "key_seq", "key_seq + 1"),
+)  # table, column, what it says then
 
 
 def copy_store(machine: Machine, to: Path) -> Path:
@@ -40,6 +47,16 @@ def edit(path: Path) -> int:
         )
     connection.close()
     return int(seq)
+
+
+def edit_column(path: Path, table: str, column: str, value: str) -> None:
+    """Change what the store says beside the bytes of that entry, or of its log, and nothing else."""
+    row = "SELECT log, seq FROM entries WHERE instr(raw, CAST(? AS BLOB)) > 0 ORDER BY hlc DESC LIMIT 1"
+    with sqlite3.connect(path) as connection:
+        ((log, seq),) = connection.execute(row, (TRUE_WORDS,)).fetchall()
+        which, names = ("log = ? AND seq = ?", (log, seq)) if table == "entries" else ("number = ?", (log,))
+        connection.execute(f"UPDATE {table} SET {column} = {value} WHERE {which}", names)  # noqa: S608 - words of COLUMNS
+    connection.close()
 
 
 async def control(lab: Lab, actor: Machine) -> None:
@@ -68,7 +85,19 @@ async def attack(lab: Lab, actor: Machine) -> Observation:
     if fault.seq != seq or str(NodeId(log.node_id)) != author.node_id:
         raise CheckFailed(f"entry {seq} of {author.name} was edited, and this was found: {log.line}")
     lab.say(f"{victim.name}: {log.line}")
+    await _edit_each_column(lab, actor, victim)
     return Observation(fault.reason.name, victim.name)
+
+
+async def _edit_each_column(lab: Lab, actor: Machine, victim: Machine) -> None:
+    """Each column by itself, in a copy of its own: the verifier finds every one. Raises CheckFailed."""
+    for table, column, value in COLUMNS:
+        path = await trio.to_thread.run_sync(copy_store, victim, actor.host.folder / f"{table}-{column}.sqlite3")
+        await trio.to_thread.run_sync(edit_column, path, table, column, value)
+        report = await trio.to_thread.run_sync(_verify, victim, path)
+        if report.holds:
+            raise CheckFailed(f"{column} of {table} was edited, and nothing was found")
+    lab.say(f"{victim.name}: an edit of each of {len(COLUMNS)} columns beside the entry is found")
 
 
 def _verify(victim: Machine, path: Path) -> Report:

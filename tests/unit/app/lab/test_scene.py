@@ -130,6 +130,13 @@ def test_all_scenes_play_unless_some_are_named() -> None:
     assert [scene.name for scene in select(("edited-entry", "stranger")).scenes] == ["edited-entry", "stranger"]
 
 
+def test_scenes_about_logs_can_be_named_together() -> None:
+    about_logs = ["edited-entry", "forked-log", "restored-folder", "cloned-folder"]
+    assert [scene.name for scene in select(("audit", "forked-log")).scenes] == about_logs
+    assert [scene.name for scene in select(("restored-folder",)).scenes] == ["restored-folder"]
+    assert not {"restored-folder", "cloned-folder"} & {scene.name for scene in SCENES}
+
+
 def test_an_act_brings_those_with_it_that_it_stands_on() -> None:
     assert select(("revoke", "stranger")).scenes == (stranger.SCENE, *ACTS[:4])
     assert [act.name for act in ACTS[:4]] == ["distribute", "signer-killed", "join-by-token", "revoke"]
@@ -159,5 +166,5 @@ def test_a_scene_that_is_not_there_is_usage_and_the_others_are_named() -> None:
 
 def test_names_of_scenes_are_unique_and_each_says_what_it_does() -> None:
     scenes = EVERYTHING.scenes
-    assert len({scene.name for scene in scenes}) == len(scenes) == 10 + 7 + 2
+    assert len({scene.name for scene in scenes}) == len(scenes) == 12 + 7 + 2
     assert all(scene.about and len(scene.about) <= 50 for scene in scenes)
