@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 import trio
 
-from bench import authority, forwarding, idle, links, logs, long_logs, quotes, streams
+from bench import authority, forwarding, idle, links, logs, long_logs, measured, neighbours, quotes, streams
 from bench.row import Row
 from overlay.errors import HostLacks
 

@@ -18,12 +18,13 @@ from overlay.app.compose import Assembly
 from overlay.app.enrol import found_mesh
 from overlay.app.lab.tpms import start_tpm
 from overlay.app.tpm import open_tpm
-from overlay.core.evidence import Binding
+from overlay.core.evidence import Appraisal, Binding
 from overlay.core.policy import Policy
 from overlay.registry import Role
 from overlay.store.state import StateFolder
 
 QUOTES = 200
+LINKS = 64  # that share a quote
 
 
 @dataclass
@@ -68,9 +69,10 @@ def _measure(assembly: Assembly, runs: int) -> tuple[list[float], list[float]]:
     """Microseconds of ours and of the bare verification."""
     parts = assembly.parts
     peer, binding = parts.identity.verified, _binding(assembly)
-    (evidence,) = parts.prover(parts.identity).prove([binding])
+    evidence, *_ = parts.prover(parts.identity).prove([binding, *(_binding(assembly) for _ in range(LINKS - 1))])
     appraisal = parts.appraiser.appraise(evidence, binding, peer, None)
-    assert appraisal.level == 2
+    assert isinstance(appraisal, Appraisal)
+    assert (appraisal.level, len(evidence.path)) == (2, 6)
     key = ec.generate_private_key(ec.SECP256R1())
     signature, public = key.sign(evidence.quote, ec.ECDSA(hashes.SHA256())), key.public_key()
     ours, bare = [], []
