@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 
 from attest.evidence import Claims, parse_claims
 from attest.inquiry import LogInquiry, Subject
@@ -29,6 +30,9 @@ from overlay.errors import Refused
 from overlay.registry import EvidenceKind, Reason
 
 
+_claims = lru_cache(maxsize=256)(parse_claims)  # the same each minute, and of at most 1 KiB
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyAppraiser:
     """An Appraiser. `policy_source` is asked at each use, so that a new policy holds at once; `at`: for grace that ends."""
@@ -47,7 +51,7 @@ class PolicyAppraiser:
     ) -> Appraisal | Inquiry:
         """Raises Refused with the reason; the checks that need the policy come last, but for the kind of evidence."""
         policy = self.policy_source()
-        claims = parse_claims(evidence.claims)
+        claims = _claims(evidence.claims)
         check_kind(policy, claims.kind, peer)
         case = _Case(policy, self.at(), claims, peer, self.book)
         if claims.kind is EvidenceKind.TPM:
