@@ -1,15 +1,22 @@
 """forked-log: a member signs two entries with one number, and shows some of the others the one, some the other."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import trio
 
+from audit.bundle import write_bundle
+from audit.bundle_check import BundleReport, verify_bundle
+from audit.store import AuditStore
 from overlay.app.client import connect_local
 from overlay.app.lab.lab import Lab
 from overlay.app.lab.machine import Event, Machine, peer_up, refused, wait_until
 from overlay.app.lab.scene import ADMITTED_WITHIN, REFUSED_WITHIN, Observation, Scene
 from overlay.errors import CheckFailed
+from overlay.net.system import wall_clock
 from overlay.registry import Reason
+from overlay.store.membership import load_mesh
+from overlay.store.state import AUDIT_STORE, StateFolder
 
 WRITTEN_WITHIN = 20.0  # a start may first wait ten seconds for its witnesses
 
@@ -60,7 +67,28 @@ async def attack(lab: Lab, actor: Machine) -> Observation:
                 what=f"{actor.name} put out",
             )
         lab.say(f"every machine has the proof, {trio.current_time() - began:.1f} s later: it has signed {found['detail']}")
+    for victim in lab.victims:
+        bundle = actor.host.folder / f"{victim.name}.zip"
+        report = await trio.to_thread.run_sync(_exported, victim, bundle)
+        report.demand()
+        if actor.node_id not in {str(fork.node_id) for fork in report.forks}:
+            raise CheckFailed(f"what {victim.name} exports does not prove the fork of {actor.name}")
+    lab.say("what each machine exports proves it, by the name of the mesh alone")
     return Observation(Reason.FORKED.name, lab.victims[0].name)
+
+
+def _exported(victim: Machine, path: Path) -> BundleReport:
+    """What a machine exports, checked by the id of the mesh and nothing else, as on a machine that was never in it. Blocks."""
+    with StateFolder.open(victim.state, exclusive=False) as folder:
+        mesh = load_mesh(folder)
+    if mesh is None:
+        raise CheckFailed(f"{victim.name} has no mesh")
+    store = AuditStore.open_readonly(victim.state / AUDIT_STORE)
+    try:
+        write_bundle(store, mesh.root, path, wall_clock())
+    finally:
+        store.close()
+    return verify_bundle(path, mesh.root.mesh_id, at=wall_clock())
 
 
 def _exposes(actor: Machine) -> Callable[[Event], bool]:
