@@ -1,14 +1,13 @@
-"""Renewing: when it is due, how long after the end it may still be done, and that each serial is replaced once.
+"""Renewing: when it is due, how long after the end it may still be done, and what a node asks for.
 
 A renewal names the serial that it replaces. The same CSR with the same notBefore is a retry and leads to the same
-to-be-signed bytes; anything else for that serial is a second machine with the same identity. So a node keeps its `Attempt`
-on the disk before it sends it, and a signer its `RenewalBook` before it says yes.
+to-be-signed bytes; anything else for that serial is a second machine with the same identity (`renewal_book.py`). So a node
+keeps its `Attempt` on the disk before it sends it.
 """
 
-from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from types import MappingProxyType
 from typing import Final
 
 from overlay.core.certificate_profile import Issuer, LeafFacts, Life, leaf_to_be_signed
@@ -18,15 +17,12 @@ from overlay.core.grace import GraceTimes
 from overlay.core.join_frames import SECONDS_MAX, SERIAL_SIZE, Renewal
 from overlay.core.join_ports import LEAF_LIFE
 from overlay.core.limits import CHAIN_BYTES_MAX
-from overlay.core.wire import Array, Bytes, Tuple, UInt, make_map, malformed, open_map, sha256
+from overlay.core.wire import Bytes, UInt, make_map, open_map
 from overlay.errors import Refused
 from overlay.registry import Reason
 
 DUE_AFTER: Final = 2 / 3  # of its life: trust.md
-USUAL: Final = GraceTimes()
 MERGED_WITHIN: Final = 600.0  # seconds, trust.md: the trust sets of the signers that sign
-BOOK_MAX: Final = 65_536  # serials: our guess; a thousand nodes renew 60 times in the longest grace
-BOOK_BYTES_MAX: Final = BOOK_MAX * 80 + 64  # packed: 20, 32 and two times of at most 9 bytes, with their heads
 
 
 def due_at(not_before: datetime, not_after: datetime) -> datetime:
@@ -86,84 +82,16 @@ def begin_attempt(
 ) -> Attempt:
     """The kept attempt if it is for this certificate, else a new one. `request` makes a CSR; a TPM takes its time.
 
-    One that was begun a day ago leads to a certificate that has ended: signers refuse it (CLOCK), so it is begun anew.
+    One that was begun a day ago leads to a certificate that has ended: signers refuse it (CLOCK), and by then another one,
+    so it is begun anew; a little later than that, for their clocks may be behind.
     """
-    if kept is not None and kept.serial == replaced.serial and at < kept.not_before + LEAF_LIFE:
+    if kept is not None and kept.serial == replaced.serial and at < kept.not_before + LEAF_LIFE + TOLERANCE:
         return kept
     begin = max(at, replaced.not_before + timedelta(seconds=1))  # newer than the one before, however soon it is renewed
     return Attempt(csr=request(), serial=replaced.serial, not_before=begin.astimezone(UTC).replace(microsecond=0))
 
 
 # --- the signer's part ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Replacement:
-    """What one serial was replaced by."""
-
-    request_hash: bytes
-    not_before: int  # Unix seconds
-    forget: int  # Unix seconds: from then on the replaced certificate is beyond every grace
-
-
-@dataclass(frozen=True, slots=True)
-class RenewalBook:
-    """Which serials were replaced, and by what. A value: make the new one durable, then answer."""
-
-    replaced: Mapping[int, _Replacement] = field(default_factory=lambda: MappingProxyType({}), repr=False)
-
-    def bind(
-        self, old: VerifiedCertificate, renewal: Renewal, at: datetime, grace: GraceTimes = USUAL
-    ) -> "RenewalBook":
-        """The book with this renewal in it; the same book for a retry.
-
-        Raises:
-            Refused: CLONED_IDENTITY if the serial was replaced by something else; CLOCK for a notBefore in the future;
-                TOO_MANY if the book is full.
-        """
-        hashed, seconds = sha256(renewal.csr), int(renewal.not_before.timestamp())
-        known = self.replaced.get(old.serial)
-        if known is not None:
-            if (known.request_hash, known.not_before) != (hashed, seconds):
-                raise Refused(Reason.CLONED_IDENTITY, f"a certificate of {old.name} was to be renewed in two ways")
-            return self
-        if renewal.not_before - TOLERANCE > at:  # the past is no fault: another signer may have bound it an hour ago
-            detail = f"the node's clock says {show_time(renewal.not_before)}, it is {show_time(at)} here"
-            raise Refused(Reason.CLOCK, detail)
-        kept = self._without_old(at)
-        if len(kept) >= BOOK_MAX:
-            raise Refused(Reason.TOO_MANY, "the book of renewals is full")
-        longest = max(grace.of_members, grace.with_tpm, grace.with_file)  # its office and level may change meanwhile
-        forget = int((old.not_after + longest + 2 * TOLERANCE).timestamp())
-        return replace(self, replaced=MappingProxyType(kept | {old.serial: _Replacement(hashed, seconds, forget)}))
-
-    def without(self, serials: Container[int]) -> "RenewalBook":
-        """For a new authority: renewals that the one before it has begun and can never finish."""
-        kept = {serial: one for serial, one in self.replaced.items() if serial not in serials}
-        return replace(self, replaced=MappingProxyType(kept))
-
-    def _without_old(self, at: datetime) -> dict[int, _Replacement]:
-        return {serial: one for serial, one in self.replaced.items() if one.forget > at.timestamp()}
-
-    def pack(self) -> bytes:
-        """{0:1, 1:[[serial20, H(CSR), not_before, forget]]}, sorted."""
-        rows = [
-            [serial.to_bytes(SERIAL_SIZE, "big"), one.request_hash, one.not_before, one.forget]
-            for serial, one in sorted(self.replaced.items())
-        ]
-        return make_map(rows)
-
-    @classmethod
-    def unpack(cls, data: bytes) -> "RenewalBook":
-        """Raises Refused(MALFORMED, TOO_LARGE or UNSUPPORTED)."""
-        row = Tuple((Bytes(SERIAL_SIZE), Bytes(32), UInt(SECONDS_MAX), UInt(2 * SECONDS_MAX)))
-        (rows,) = open_map(data, Array(row, BOOK_MAX), limit=BOOK_BYTES_MAX)
-        serials = [serial for serial, *_ in rows]
-        if serials != sorted(set(serials)):
-            malformed("serials of a book are sorted and different")
-        return cls(
-            MappingProxyType({int.from_bytes(serial, "big"): _Replacement(*values) for serial, *values in rows})
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

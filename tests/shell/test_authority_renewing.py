@@ -7,17 +7,22 @@ from pathlib import Path
 import pytest
 
 from overlay.app.authority.renewing import Renewing
+from overlay.core.authority import signer
+from overlay.core.authority.requests import pack_request
+from overlay.core.authority.round_messages import RoundMessage
+from overlay.core.authority.signing_bodies import SignRequest
 from overlay.core.certificate_request import build_request
 from overlay.core.certificates import VerifiedCertificate
 from overlay.core.join_frames import Finish, Renewal
 from overlay.core.keys import Ed25519Signer
 from overlay.core.policy import Policy
+from overlay.core.revocation_profile import serial_bytes
 from overlay.core.trust_update import TrustUpdate
 from overlay.core.wire import sign1
 from overlay.errors import OverlayError, Refused
 from overlay.events import AuthorityAlarm, CertificateSigned, PolicyChanged
 from overlay.net.system import wall_clock
-from overlay.registry import Label, Reason
+from overlay.registry import Label, Reason, RoundKind
 from overlay.store.identity import load_founding_key
 from overlay.store.state import StateFolder
 from tests.shell.authority_kit import DAY, HOUR, Running, founded, join, linked, met, opened, set_calendar, token_of, until
@@ -209,3 +214,56 @@ async def test_a_finish_that_nobody_approved_is_signed_by_nobody_else(tmp_path: 
         wrong = replace(renewal_of(bob), finish=Finish((alice.node.node_id,)), serial=1)
         assert (await hosting.renew(wrong, certificate(bob))).bundle is None
         assert alice.all(CertificateSigned) == []
+
+
+async def test_a_renewal_that_was_begun_a_day_ago_and_signed_by_nobody_is_begun_anew(tmp_path: Path) -> None:
+    alices, bobs = paths = await joined(tmp_path, "bob")
+    later(paths, wall_clock() + HOUR)
+    async with linked(alices, bobs) as (alice, bob):
+        hosting, old = alice.node.seat._hosting, certificate(bob)
+        assert hosting is not None
+        assert (await hosting.renew(renewal_of(bob), old)).approved  # and never finished: too few others, say
+    later(paths, wall_clock() + 27 * HOUR)
+    async with opened(alices) as alice, opened(bobs, alice) as bob:
+        await alice.heard(CertificateSigned)
+        await met(alice, bob)
+        assert certificate(bob).serial != old.serial and not certificate(bob).in_grace
+
+
+async def test_a_copy_of_a_node_that_has_renewed_is_noticed_also_a_day_later(tmp_path: Path) -> None:
+    alices, bobs = paths = await joined(tmp_path, "bob")
+    later(paths, wall_clock() + HOUR)
+    async with linked(alices, bobs) as (alice, bob):
+        old, request = certificate(bob), bob.node.seat.parts.make_request()
+        await bob.node.authority.renew()
+    later(paths, wall_clock() + 27 * HOUR)
+    async with opened(alices) as alice:
+        hosting, at = alice.node.seat._hosting, alice.node.seat.parts.at().replace(microsecond=0)
+        assert hosting is not None
+        copied = Renewal(csr=request, serial=old.serial, not_before=at)
+        assert (await hosting.renew(copied, old)).reason is Reason.CLONED_IDENTITY
+        async with opened(bobs, alice) as bob:  # which renews its own, the one after that
+            await met(alice, bob)
+            assert not certificate(bob).in_grace
+            assert (await hosting.renew(copied, old)).reason is Reason.CLONED_IDENTITY
+
+
+async def test_a_signature_that_is_never_asked_for_frees_what_was_bound_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signer, "NONCE_LIFE", 0.2)
+    alices, bobs = paths = await joined(tmp_path, "bob")
+    later(paths, wall_clock() + HOUR)
+    async with linked(alices, bobs) as (alice, bob):
+        seat, old, first = alice.node.seat, certificate(bob), renewal_of(bob)
+        serial, keys = serial_bytes(old.serial), [seat.ledger.chain.newest_root.issuer.spki]
+        assert seat._hosting is not None
+        assert (await seat._hosting.renew(first, old)).approved
+        [held] = seat.keeper.approvals.renewals.values()
+        request = seat.keeper.approvals.request_for_renewal(*held)
+        asked = SignRequest(0, pack_request(request)).pack()
+        seat.keeper.desk.heard(RoundMessage(
+            sender=bob.node.node_id, to=alice.node.node_id, session=bytes(16), kind=RoundKind.SIGN_REQUEST, body=asked, raw=b"",
+        ))  # fmt: skip
+        await until(lambda: seat.ledger.bindings.is_renewed(serial, keys))
+        await until(lambda: not seat.ledger.bindings.is_renewed(serial, keys))

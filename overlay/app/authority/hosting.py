@@ -48,7 +48,7 @@ from overlay.net.guest import GuestLink
 from overlay.registry import FrameType, Mode, Reason
 
 Host = Callable[[GuestLink], Awaitable[None]]
-RENEWALS_PER_DAY: Final = 24  # of one node: our guess, a certificate lives a day; a book of renewals keeps each for 90 days
+RENEWALS_PER_DAY: Final = 24  # of one node: our guess, a certificate lives a day; bindings keep each for 120 days
 DAY: Final = 24 * 3600.0  # seconds
 MERGED_AGE: Final = 0.0  # seconds: our trust set and those of linked signers are the same, whatever moves is passed on
 
@@ -199,7 +199,8 @@ class Hosting:
         instead = self._replaced_by(old.node_id)
         if instead is not None:
             approval = replace(approval, name=instead.name, facts=replace(approval.facts, roles=instead.roles))
-        renewals = ledger.renewals.bind(old, renewal, at, ledger.trust.grace)
+        promised = ledger.bindings.is_renewed(serial, (root.issuer.spki for root in ledger.trust.roots.all))
+        renewals = ledger.renewals.bind(old, renewal, at, ledger.trust.grace, promised=promised)
         if renewals is not ledger.renewals:
             self._count_renewal(old.node_id)
         ledger.renewals = renewals

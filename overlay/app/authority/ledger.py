@@ -23,7 +23,7 @@ from overlay.core.certificates import VerifiedCertificate
 from overlay.core.grace import GraceTimes
 from overlay.core.keys import NodeId
 from overlay.core.members import Members
-from overlay.core.renewal import RenewalBook
+from overlay.core.renewal_book import RenewalBook
 from overlay.core.trust import TrustSet
 from overlay.core.trust_update import pack_trust, unpack_trust
 from overlay.errors import OverlayError, Refused, StateDamaged

@@ -23,6 +23,7 @@ from overlay.core.authority.signing_events import (
     Declined,
     Equivocated,
     Failed,
+    GivenUp,
     MakeDurable,
     Misbehaved,
     OutOfStep,
@@ -136,6 +137,8 @@ class SigningDesk:
                     waiting += self._judge(signer, event)
                 case MakeDurable():
                     spawn(self._around.nursery, self._make_durable, signer, event)
+                case GivenUp(rows=rows):
+                    self._ledger.bindings = self._ledger.bindings.less(rows)
                 case Declined() | Signing() | Equivocated():
                     self._note(event)
         self._carrier.send(signer.messages_to_send())

@@ -3,11 +3,12 @@
     bindings = {0:1, 1:[[kind, key, value, until], ...] rising}
 
 Two signatures by t of n signers have 2t - n signers in common, so two different values for one thing would need as many liars.
-A value is never replaced. A name moves from a replaced node to the next one by a row of its own, so that there, too, is one
-value only. Rows about certificates that are long over are left out at `without`; the signer refuses such certificates by time.
+A value is never replaced; a renewal of which no share has left may be given up (`reservations.py`). A name moves from a
+replaced node to the next one by a row of its own, so that there, too, is one value only. Rows about certificates that are long
+over are left out at `without`; the signer refuses such certificates by time.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum, unique
@@ -83,7 +84,7 @@ class Bindings:
             Refused: BOUND_OTHERWISE; CLONED_IDENTITY for a serial that was renewed otherwise; BAD_REVOCATION_LIST, BAD_POLICY
                 or BAD_AUTHORITY_OBJECT for a number below one that is bound.
         """
-        claims = _claims(request, issuer, message)
+        claims = claims_of(request, issuer, message)
         if isinstance(request, IssueLeaf):
             claims += self._name(request)
         for claim in claims:
@@ -104,10 +105,19 @@ class Bindings:
             rows[row.kind] = {**held, row.key: row}
         return Bindings(rows)
 
+    def less(self, rows: Collection[Binding]) -> "Bindings":
+        """These without rows that no share has ever rested on, see `reservations.py`."""
+        kept = {kind: {key: row for key, row in held.items() if row not in rows} for kind, held in self.rows.items()}
+        return Bindings({kind: held for kind, held in kept.items() if held})
+
     def get(self, kind: Bound, key: bytes) -> bytes | None:
         """What that is bound to."""
         row = self.rows.get(kind, {}).get(key)
         return None if row is None else row.value
+
+    def is_renewed(self, serial: bytes, roots: Iterable[bytes]) -> bool:
+        """Whether a certificate in that one's place was promised under one of these roots, SPKI DER."""
+        return any(self.get(Bound.RENEWED, sha256(spki) + serial) is not None for spki in roots)
 
     def highest_list(self, issuer: Issuer) -> int:
         """The highest number of a revocation list under that root; 0 where there is none."""
@@ -204,7 +214,7 @@ def _after(key: bytes, other: bytes) -> bool:
     return key[:-8] == other[:-8] and key[-8:] > other[-8:]
 
 
-def _claims(request: Request, issuer: Issuer, message: bytes) -> list[Binding]:
+def claims_of(request: Request, issuer: Issuer, message: bytes) -> list[Binding]:
     """All but the name."""
     signed, root = sha256(message), sha256(issuer.spki)
     match request:

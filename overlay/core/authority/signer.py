@@ -17,6 +17,7 @@ from typing import Final
 from overlay.core.authority import frost
 from overlay.core.authority.bindings import Bindings, check_time
 from overlay.core.authority.requests import Request, unpack_request
+from overlay.core.authority.reservations import Reservations
 from overlay.core.authority.round_messages import Outgoing
 from overlay.core.authority.sharing import Share
 from overlay.core.authority.signing_bodies import Committed, Package, ShareSent, SignRequest, pack_commitment, pack_declined
@@ -24,6 +25,7 @@ from overlay.core.authority.signing_events import (
     ApprovalWanted,
     Declined,
     Equivocated,
+    GivenUp,
     MakeDurable,
     SessionKey,
     SignerEvent,
@@ -74,6 +76,7 @@ class Signer:
             raise ValueError("the share is of another root")
         self.bindings = bindings
         self._share, self._issuer, self._chance = share, issuer, chance
+        self._reserved = Reservations(issuer)
         self._sessions: dict[SessionKey, _Session] = {}
         self._outgoing: list[Outgoing] = []
         self._leaves, self._counted = LEAF_BURST, -math.inf
@@ -114,6 +117,7 @@ class Signer:
             self.bindings = self.bindings.adding(added)
         except Refused as error:
             return self.decline(key, error.reason)
+        self._reserved = self._reserved.with_bound((session.request, session.message), added)
         self._sessions[key] = replace(session, state=_State.BOUND, until=now + ANSWER_WITHIN)
         return [MakeDurable(key, self.bindings, added)]
 
@@ -134,7 +138,7 @@ class Signer:
         over = [key for key, session in self._sessions.items() if session.until <= now]
         for key in over:
             del self._sessions[key]
-        return [Declined(key, Reason.TIMEOUT) for key in over]
+        return [*(Declined(key, Reason.TIMEOUT) for key in over), *self._give_up()]
 
     def _asked(self, key: SessionKey, body: bytes, now: float, at: datetime) -> list[SignerEvent]:
         session = self._sessions.get(key)
@@ -196,6 +200,7 @@ class Signer:
         points = package.points(session.nonces.commitment)
         del self._sessions[key]  # whatever happens from here on, these nonces are gone
         share = frost.sign(self._share, session.nonces, session.message, points)
+        self._reserved = self._reserved.with_signed((session.request, session.message))
         self._answer(replace(session, nonces=None), package, share, now)
         return [Signing(key, session.request, session.message)]
 
@@ -240,6 +245,14 @@ class Signer:
         if generation != self._share.generation:
             raise Refused(Reason.WRONG_GENERATION, f"{generation} where we have {self._share.generation}")
 
+    def _give_up(self) -> list[SignerEvent]:
+        """Let go of what was bound for signatures that have ended before any share of ours left: their nonces are gone."""
+        rows = self._reserved.given_up((session.request, session.message) for session in self._sessions.values())
+        if not rows:
+            return []
+        self._reserved, self.bindings = replace(self._reserved, rows=self._reserved.rows - rows), self.bindings.less(rows)
+        return [GivenUp(rows)]
+
     def _in_state(self, key: SessionKey, state: _State) -> _Session | None:
         session = self._sessions.get(key)
         return session if session is not None and session.state is state else None
@@ -250,7 +263,7 @@ class Signer:
 
     def _decline(self, key: SessionKey, error: Refused) -> list[SignerEvent]:
         self._send(key, RoundKind.DECLINED, pack_declined(error.reason))
-        return [Declined(key, error.reason, error.detail)]
+        return [Declined(key, error.reason, error.detail), *self._give_up()]
 
     def _send(self, key: SessionKey, kind: RoundKind, body: bytes) -> None:
         self._outgoing.append(Outgoing(key.coordinator, key.session, kind, body))

@@ -37,6 +37,13 @@ class MakeDurable:
 
 
 @dataclass(frozen=True, slots=True)
+class GivenUp:
+    """These rows are bound no more: no share has left that rests on them, and none will. Write that down some time."""
+
+    rows: frozenset[Binding]
+
+
+@dataclass(frozen=True, slots=True)
 class Signing:
     """A share of this signature goes out: the issuance log wants to know."""
 
@@ -62,7 +69,7 @@ class Equivocated:
     bodies: tuple[bytes, bytes] = field(repr=False)
 
 
-SignerEvent = ApprovalWanted | MakeDurable | Signing | Declined | Equivocated
+SignerEvent = ApprovalWanted | MakeDurable | GivenUp | Signing | Declined | Equivocated
 
 # --- of a coordinator -----------------------------------------------------------------------------------------------
 

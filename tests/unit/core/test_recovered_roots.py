@@ -12,7 +12,7 @@ from overlay.core.certificates import Root, verify_leaf
 from overlay.core.guests import joiner
 from overlay.core.join_frames import Renewal
 from overlay.core.keys import Signer, X25519Pair
-from overlay.core.renewal import RenewalBook
+from overlay.core.renewal_book import RenewalBook
 from overlay.core.trust import Credentials, TrustSet
 from overlay.core.trust_update import pack_trust, unpack_trust
 from overlay.errors import Refused
@@ -165,7 +165,7 @@ def test_what_the_lost_authority_has_promised_to_renew_is_free_again() -> None:
     first, second = (Renewal(csr=csr, serial=old.serial, not_before=NOW) for csr in (b"first", b"second"))
     book = RenewalBook().bind(old, first, NOW)
     assert refusal(lambda: book.without({old.serial + 1}).bind(old, second, NOW)) is Reason.CLONED_IDENTITY
-    assert book.without({old.serial}).bind(old, second, NOW).replaced.keys() == {old.serial}
+    assert book.without({old.serial}).bind(old, second, NOW).replaced.keys() == {old.node_id}
 
 
 def test_another_wait_counts_where_it_was_told() -> None:

@@ -1,4 +1,4 @@
-"""Renewing: when, how long after the end, and each serial once."""
+"""Renewing: when, how long after the end, and what a node asks for."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -7,25 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay.core import renewal as module
 from overlay.core.certificate_profile import LeafFacts
 from overlay.core.certificate_request import build_request
 from overlay.core.certificates import VerifiedCertificate, verify_leaf
 from overlay.core.grace import GraceTimes
 from overlay.core.join_frames import Renewal
-from overlay.core.keys import Ed25519Signer
 from overlay.core.renewal import (
     MERGED_WITHIN,
-    USUAL,
     Attempt,
     RenewalApproval,
-    RenewalBook,
     begin_attempt,
     check_grace,
     check_renewal,
     due_at,
 )
-from overlay.core.wire import make_map
+from overlay.core.renewal_book import USUAL, RenewalBook
 from overlay.errors import Refused
 from overlay.registry import Reason
 from tests.unit.core.authority_kit import DAY, HOUR, NOW, P256Signer, make_member, make_mesh, seed
@@ -90,102 +86,6 @@ def test_after_the_end_the_signers_must_have_merged_their_trust_sets_lately(age:
     after = END + HOUR
     check_grace(USUAL, OLD, after, MERGED_WITHIN)
     assert reason_of(lambda: check_grace(USUAL, OLD, after, age)) is Reason.NO_GRACE
-
-
-# --- the book ---------------------------------------------------------------------------------------------------------
-
-
-def test_a_retry_leaves_the_book_as_it_is() -> None:
-    book = RenewalBook().bind(OLD, RENEWAL, AT)
-    assert book.bind(OLD, RENEWAL, AT) is book
-    assert book.bind(OLD, RENEWAL, AT + 10 * DAY) is book  # the other signers may have been away
-
-
-def test_another_request_for_a_serial_is_a_second_machine() -> None:
-    book = RenewalBook().bind(OLD, RENEWAL, AT)
-    another = replace(RENEWAL, csr=build_request(ALICE.signer, "alice-2"))
-    assert reason_of(lambda: book.bind(OLD, another, AT)) is Reason.CLONED_IDENTITY
-
-
-def test_another_time_for_a_serial_is_a_second_machine() -> None:
-    book = RenewalBook().bind(OLD, RENEWAL, AT)
-    assert reason_of(lambda: book.bind(OLD, replace(RENEWAL, not_before=AT + SECOND), AT)) is Reason.CLONED_IDENTITY
-
-
-def test_the_book_that_refuses_is_still_the_same() -> None:
-    book = RenewalBook().bind(OLD, RENEWAL, AT)
-    before = book.pack()
-    reason_of(lambda: book.bind(OLD, replace(RENEWAL, not_before=AT + SECOND), AT))
-    assert book.pack() == before
-
-
-def test_another_node_has_its_own_serials() -> None:
-    book = RenewalBook().bind(OLD, RENEWAL, AT).bind(BOB.peer.certificate, renewal_of_bob(), AT)
-    assert len(book.replaced) == 2
-
-
-def renewal_of_bob() -> Renewal:
-    return Renewal(csr=build_request(BOB.signer, "bob"), serial=BOB.peer.certificate.serial, not_before=AT)
-
-
-def test_nobody_is_renewed_from_a_time_to_come() -> None:
-    RenewalBook().bind(OLD, RENEWAL, AT - FIVE_MINUTES)
-    assert reason_of(lambda: RenewalBook().bind(OLD, RENEWAL, AT - FIVE_MINUTES - SECOND)) is Reason.CLOCK
-
-
-def test_a_signer_that_was_away_binds_what_others_have_bound_before() -> None:
-    RenewalBook().bind(OLD, RENEWAL, AT + 5 * DAY)
-
-
-def test_a_serial_is_forgotten_only_when_it_is_beyond_every_grace() -> None:
-    book = RenewalBook().bind(OLD, RENEWAL, AT)
-    other, last = BOB.peer.certificate, END + timedelta(days=90)
-    kept = book.bind(other, replace(renewal_of_bob(), not_before=last), last + FIVE_MINUTES)
-    assert OLD.serial in kept.replaced
-    assert reason_of(lambda: check_grace(OFFICE, OLD, last + 2 * FIVE_MINUTES, 0.0)) is Reason.NO_GRACE
-    gone = book.bind(other, replace(renewal_of_bob(), not_before=last), last + 2 * FIVE_MINUTES + SECOND)
-    assert OLD.serial not in gone.replaced
-
-
-def test_a_mesh_with_a_longer_grace_remembers_longer() -> None:
-    year, other = GraceTimes(with_file=timedelta(days=365)), BOB.peer.certificate
-    book, late = RenewalBook().bind(OLD, RENEWAL, AT, year), END + timedelta(days=200)
-    assert OLD.serial in book.bind(other, replace(renewal_of_bob(), not_before=late), late, year).replaced
-
-
-def test_a_full_book_takes_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BOOK_MAX", 1)
-    book = RenewalBook().bind(OLD, RENEWAL, AT)
-    assert reason_of(lambda: book.bind(BOB.peer.certificate, renewal_of_bob(), AT)) is Reason.TOO_MANY
-    assert book.bind(OLD, RENEWAL, AT) is book
-
-
-def test_a_book_is_read_as_it_was_written() -> None:
-    book = RenewalBook().bind(OLD, RENEWAL, AT).bind(BOB.peer.certificate, renewal_of_bob(), AT)
-    again = RenewalBook.unpack(book.pack())
-    assert again == book
-    assert reason_of(lambda: again.bind(OLD, replace(RENEWAL, not_before=AT + SECOND), AT)) is Reason.CLONED_IDENTITY
-    assert RenewalBook.unpack(RenewalBook().pack()) == RenewalBook()
-
-
-@pytest.mark.parametrize(
-    "rows",
-    [
-        [[bytes(20), bytes(32), 1, 2], [bytes(20), bytes(32), 1, 2]],
-        [[bytes([2] * 20), bytes(32), 1, 2], [bytes([1] * 20), bytes(32), 1, 2]],
-        [[bytes(19), bytes(32), 1, 2]],
-        [[bytes(20), bytes(31), 1, 2]],
-        [[bytes(20), bytes(32), 1]],
-    ],
-)
-def test_a_book_of_another_form_is_refused(rows: list[object]) -> None:
-    assert reason_of(lambda: RenewalBook.unpack(make_map(rows))) is Reason.MALFORMED
-
-
-@given(st.binary(max_size=200))
-def test_any_bytes_are_no_book_and_no_attempt(data: bytes) -> None:
-    assert isinstance(reason_of(lambda: RenewalBook.unpack(data)), Reason)
-    assert isinstance(reason_of(lambda: Attempt.unpack(data)), Reason)
 
 
 # --- what a signer would sign -----------------------------------------------------------------------------------------
@@ -256,29 +156,20 @@ def test_the_next_certificate_gets_an_attempt_of_its_own() -> None:
 
 
 def test_a_node_that_was_cut_off_in_the_middle_of_a_renewal_for_a_week_comes_back() -> None:
-    """What its first attempt leads to has ended by then: it begins anew, and only who has bound that attempt keeps to it."""
+    """What its first attempt leads to has ended by then: it begins anew, and only who has promised its share keeps to it."""
     attempt = begin_attempt(None, OLD, lambda: CSR, AT)
-    one, other = RenewalBook().bind(OLD, attempt.renewal, AT), RenewalBook()
+    book = RenewalBook().bind(OLD, attempt.renewal, AT)
     stored = Attempt.unpack(attempt.pack())
-    assert begin_attempt(stored, OLD, lambda: b"never made", AT + DAY - SECOND) == attempt
+    assert begin_attempt(stored, OLD, lambda: b"never made", AT + DAY + FIVE_MINUTES - SECOND) == attempt
+    assert begin_attempt(stored, OLD, lambda: CSR, AT + DAY + FIVE_MINUTES) != attempt
     later = AT + 7 * DAY
     fresh = begin_attempt(stored, OLD, lambda: CSR, later)
     assert fresh.not_before == later
     check_renewal(fresh.renewal, of_level(2), facts=of_level(2).facts, grace=USUAL, merged_age=0.0, at=later)
-    other.bind(OLD, fresh.renewal, later)
-    assert reason_of(lambda: one.bind(OLD, fresh.renewal, later)) is Reason.CLONED_IDENTITY
+    book.bind(OLD, fresh.renewal, later, promised=False)
+    assert reason_of(lambda: book.bind(OLD, fresh.renewal, later, promised=True)) is Reason.CLONED_IDENTITY
 
 
-def test_a_copied_identity_that_renews_too_is_noticed_whoever_comes_first() -> None:
-    node = begin_attempt(None, OLD, lambda: CSR, AT)
-    thief = begin_attempt(None, OLD, lambda: build_request(ALICE.signer, "alice"), AT + HOUR)
-    for first, second in ((node, thief), (thief, node)):
-        book = RenewalBook().bind(OLD, first.renewal, AT + HOUR)
-        assert reason_of(lambda: book.bind(OLD, second.renewal, AT + HOUR)) is Reason.CLONED_IDENTITY  # noqa: B023
-
-
-def test_a_file_key_has_the_same_rules() -> None:
-    assert isinstance(BOB.signer, Ed25519Signer)
-    book = RenewalBook().bind(BOB.peer.certificate, renewal_of_bob(), AT)
-    later = replace(renewal_of_bob(), not_before=AT + SECOND)
-    assert reason_of(lambda: book.bind(BOB.peer.certificate, later, AT)) is Reason.CLONED_IDENTITY
+@given(st.binary(max_size=200))
+def test_any_bytes_are_no_attempt(data: bytes) -> None:
+    assert isinstance(reason_of(lambda: Attempt.unpack(data)), Reason)

@@ -13,7 +13,7 @@ from overlay.core.authority.round_messages import Outgoing
 from overlay.core.authority.sharing import GroupKey, Share, split
 from overlay.core.authority.signer import Signer
 from overlay.core.authority.signing_bodies import SignRequest
-from overlay.core.authority.signing_events import ApprovalWanted, MakeDurable, SignerEvent
+from overlay.core.authority.signing_events import ApprovalWanted, GivenUp, MakeDurable, SignerEvent
 from overlay.core.authority.x509_requests import IssueLeaf
 from overlay.core.certificate_profile import LeafFacts
 from overlay.core.certificate_request import build_request
@@ -139,7 +139,8 @@ class Network:
         """Time passes for everybody."""
         self.now += seconds
         for name, signer in self.signers.items():
-            self.told += [(name, event) for event in signer.tick(self.now)]
+            for event in signer.tick(self.now):
+                self._told(name, event)
         for coordinator in self.coordinators.values():
             self.said += coordinator.tick(self.now)
         self.collect()
@@ -171,7 +172,7 @@ class Network:
             signer.bindings = Bindings()
         events = signer.receive(sender, message.session, message.kind, message.body, self.now, NOW)
         for event in events:
-            self.told.append((name, event))
+            self._told(name, event)
             if isinstance(event, ApprovalWanted):
                 self._answer(name, event)
         return events
@@ -186,6 +187,11 @@ class Network:
             if isinstance(event, MakeDurable):
                 self.stored[name] = self.stored[name].adding(event.added) if name not in self.liars else Bindings()
                 self.told += [(name, one) for one in signer.durable(event.session, self.now)]
+
+    def _told(self, name: NodeId, event: SignerEvent) -> None:
+        self.told.append((name, event))
+        if isinstance(event, GivenUp):
+            self.stored[name] = self.stored[name].less(event.rows)
 
     def _put(self, sender: NodeId, messages: Sequence[Outgoing]) -> None:
         for message in messages:
