@@ -11,6 +11,7 @@ from tests.vectors.by_hand import Side, noise, record
 from tests.vectors.make_admission import admission
 from tests.vectors.make_checkpoints import WITNESS, checkpoints
 from tests.vectors.make_credentials import credentials
+from tests.vectors.make_forks import forks
 from tests.vectors.make_messages import OPENING, STREAM, messages
 from tests.vectors.vector_kit import ALICE, AT, BOB, H1, MESH, OURS, Json, hexed, private, value
 
@@ -83,6 +84,9 @@ FILES: dict[str, tuple[list[str], Json, Callable[[], Iterator[Json]]]] = {
         ["Checkpoints of a log of alice, which bob witnesses, as signed notes (C2SP). raw is the whole note.",
          "kind checkpoint: does the author's line hold? kind cosignature: does bob's, and is it of the time `at`?"],
         SIGNED_CONTEXT | {"peers": PEERS, "message_private": KEYS, "witness_private": WITNESS}, checkpoints,
+    ),
+    "forks.json": (
+        ["Fork proofs against alice, judged for the time `at` (Unix seconds) by the root alone."], SIGNED_CONTEXT, forks,
     ),
     "trace.json": (
         ["The handshakes of session.json step by step: h, ck, the key k and its counter n after each.",

@@ -8,6 +8,7 @@ import pytest
 
 from attest.software import check_software
 from audit.checkpoint import parse_checkpoint, verify_cosignature, witness_key
+from audit.forks import parse_fork
 from overlay.core.admission import Proof, ProofFacts
 from overlay.core.batches import parse_batch
 from overlay.core.certificates import Root, parse_root, verify_leaf
@@ -80,6 +81,12 @@ def play_checkpoints(context: Context, case: Json) -> None:
         assert {name: found.hex() for name, found in values.items()} == {name: case["values"][name] for name in values}
 
 
+def play_forks(context: Context, case: Json) -> None:
+    raw = unhex(case["raw"])
+    found = parse_fork(raw).verify(context.root, datetime.fromtimestamp(case["at"], UTC))
+    assert (found.name, found.kind, found.raw) == ("alice", case["kind"], raw)
+
+
 # --- one case of each file --------------------------------------------------------------------------------------------
 
 
@@ -142,7 +149,7 @@ def play_counter(_: Context, case: Json) -> None:
 
 FILES: dict[str, Callable[[Any, Json], None]] = {
     "credentials.json": play_credentials, "admission.json": play_admission, "messages.json": play_message,
-    "counters.json": play_counter, "checkpoints.json": play_checkpoints,
+    "counters.json": play_counter, "checkpoints.json": play_checkpoints, "forks.json": play_forks,
 }  # fmt: skip
 
 
