@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from attest.event_log import PCR_MAX, BootEvent, BootLog
-from attest.ima import PCR, Measurement, Position, follow
+from attest.ima import PCR, Position, Sink, follow
 from attest.replay import Replayed, Values, last_states, meet
 
 BEGIN: Final = Position()
@@ -24,11 +24,11 @@ class Account:
     events: tuple[BootEvent, ...] = field(repr=False)
     surplus: int  # events of the boot log after the quote
     position: Position  # in the measurement list
-    measurements: tuple[Measurement, ...] = field(default=(), repr=False)  # those since the position before
 
 
 def account(
-    bitmap: int, quoted: bytes, boot: BootLog, measured: bytes | None = None, position: Position = BEGIN
+    bitmap: int, quoted: bytes, boot: BootLog, measured: bytes | None = None, position: Position = BEGIN,
+    sink: Sink | None = None,
 ) -> Account:
     """Bring logs to a quote.
 
@@ -38,6 +38,7 @@ def account(
         boot: the boot log; without events where a machine has none.
         measured: the measurement list from `position.offset` on; None where there is none.
         position: how far the list was followed at the last quote.
+        sink: gets the entries from there on, once they are known to be in the quote.
 
     Raises:
         Refused: PCR_MISMATCH, or BAD_EVIDENCE for a list that is none.
@@ -45,10 +46,8 @@ def account(
     if measured is None or not bitmap >> PCR & 1:
         found = meet(boot, bitmap, quoted)
         return Account(found.values, found.events, found.surplus, position)
-    entries: list[Measurement] = []
     ends = Ends(boot, bitmap, quoted)
-    end = follow(measured, position, ends.meet, entries.append)
-    return ends.account(end, tuple(entries))
+    return ends.account(follow(measured, position, ends.meet, sink))
 
 
 class Ends:
@@ -73,11 +72,11 @@ class Ends:
                 return True
         return False
 
-    def account(self, end: Position, measurements: tuple[Measurement, ...] = ()) -> Account:
+    def account(self, end: Position) -> Account:
         """What all of it amounts to, once it has met."""
         state = self._met
         assert state is not None
-        return Account({**state.values, PCR: end.value}, state.events, state.surplus, end, measurements)
+        return Account({**state.values, PCR: end.value}, state.events, state.surplus, end)
 
 
 def _values(values: Values, pcrs: range, bitmap: int) -> bytes:

@@ -29,7 +29,6 @@ from overlay.core.trust import VerifiedPeer
 from overlay.errors import Refused
 from overlay.registry import EvidenceKind, Reason
 
-
 _claims = lru_cache(maxsize=256)(parse_claims)  # the same each minute, and of at most 1 KiB
 
 

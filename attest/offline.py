@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from attest.account import Account, account
 from attest.areas import PublicArea, parse_area
 from attest.event_log import BootLog
+from attest.ima import Measurement
 from attest.quote import Quote, check_digest, check_signature, parse_quote
+from attest.rules import Logs, RuleCheck, see_file
 from attest.structures import ALG_SHA256, ECDSA_WITH_SHA256, EcdsaSignature, Reader
 from overlay.core.keys import P256_ORDER
+from overlay.core.policy_parts import DigestRule
 from overlay.errors import Refused
 from overlay.registry import Reason
 
@@ -25,10 +28,12 @@ class Appraised:
     key: PublicArea
     bitmap: int
     account: Account | None
+    logs: Logs | None = None
 
 
 def appraise(
-    attested: bytes, signature: bytes, key: bytes, *, nonce: bytes | None, boot: BootLog | None, measured: bytes | None
+    attested: bytes, signature: bytes, key: bytes, *, nonce: bytes | None, boot: BootLog | None, measured: bytes | None,
+    rules: tuple[DigestRule, ...] = (),
 ) -> Appraised:
     """Check a quote, and bring logs to it.
 
@@ -39,6 +44,7 @@ def appraise(
         nonce: what the quote must have been made for; None to look at it only.
         boot: the boot log; None to prove nothing of it.
         measured: the measurement list.
+        rules: about files, to look at on the way.
 
     Raises:
         Refused: BAD_EVIDENCE, EVIDENCE_SIGNATURE, EVIDENCE_NOT_BOUND, PCR_SELECTION or PCR_MISMATCH.
@@ -52,8 +58,16 @@ def appraise(
         raise Refused(Reason.PCR_SELECTION, "wanted one SHA-256 bank")
     check_digest(quote)
     bitmap = quote.selections[0].bitmap
-    found = None if boot is None else account(bitmap, quote.pcr_digest, boot, measured)
-    return Appraised(quote, area, bitmap, found)
+    if boot is None:
+        return Appraised(quote, area, bitmap, None)
+    checks = tuple(RuleCheck(rule) for rule in rules)
+
+    def see(entry: Measurement) -> None:
+        for check in checks:
+            see_file(check, entry)
+
+    found = account(bitmap, quote.pcr_digest, boot, measured, sink=see if checks else None)
+    return Appraised(quote, area, bitmap, found, Logs(found.events, checks if found.position.entries else None))
 
 
 def _without_size(key: bytes) -> bytes:

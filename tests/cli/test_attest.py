@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from overlay.core.wire import sha256
 from tests.tpm.conftest import Swtpm
 from tests.unit.attest.event_log_kit import BOOT, Made, Measured, log
 
@@ -137,6 +138,22 @@ def test_what_a_machine_learns_is_what_a_policy_lets_pass(bench: Bench) -> None:
     assert (ran.returncode, "lets it pass" in ran.stdout) == (0, True)
     shown = json.loads(bench.overlay("policy", "policy.toml", "--json").stdout)
     assert (shown["version"], shown["mode"], shown["pcrs"]) == (2, "enforce", [int(pcr) for pcr in PCRS.split(",")])
+
+
+def test_rules_about_logs_are_compared_and_what_breaks_one_is_named(bench: Bench) -> None:
+    head = f'version = 2\nmode = "enforce"\npcrs = [{PCRS}]\n'
+    logs = ("--nonce", NONCE, "--boot-log", "boot.log", "--ima", "ima.log", "--policy", "rules.toml")
+    events = [sha256(data).hex() for data in (b"shim", b"grub", bytes(4))]
+    (bench.folder / "rules.toml").write_text(f"{head}[digests.4]\nallowed = {json.dumps(events)}\n")
+    assert "lets it pass" in bench.check(*logs).stdout
+    assert "rules about logs were not looked at" in bench.check("--policy", "rules.toml").stderr
+    (bench.folder / "rules.toml").write_text(f"{head}[digests.4]\nforbidden = {json.dumps(events[1:2])}\n")
+    ran = bench.check(*logs)
+    assert (ran.returncode, "event 12 of the boot log (EV_EFI_ACTION, PCR 4) is forbidden" in ran.stderr) == (4, True)
+    files = [sha256(ENTRIES[3].content).hex()]
+    (bench.folder / "rules.toml").write_text(f"{head}[digests.files]\nforbidden = {json.dumps(files)}\n")
+    ran = bench.check(*logs)
+    assert (ran.returncode, "file 3 ('/usr/bin/program-3') is forbidden" in ran.stderr) == (4, True)
 
 
 def test_what_a_tpm_shows_is_explained_by_logs_or_not(bench: Bench) -> None:

@@ -13,7 +13,7 @@ from attest.ima import PCR as IMA_PCR
 from attest.ima import read_all
 from attest.manifest import installed_root, package_manifest
 from attest.offline import Appraised, appraise
-from attest.policy import DEFAULT_PCRS, Measured, judge_quote
+from attest.policy import DEFAULT_PCRS, Measured, file_rules, judge_quote
 from attest.quote import AK_PUBLIC_MAX, QUOTE_MAX, SIGNATURE_MAX
 from attest.replay import Values, digest_of, extend, replay, separators_missing
 from overlay.app.cli.common import Invocation, setting_option, standard_options
@@ -191,6 +191,7 @@ def check(
         read_bytes(quote, max(QUOTE_MAX, FILE_MAX)), read_bytes(signature, max(SIGNATURE_MAX, FILE_MAX)),
         read_bytes(key, max(AK_PUBLIC_MAX, FILE_MAX)), nonce=None if nonce is None else _hex(nonce),
         boot=logs.boot if boot_log or ima else None, measured=logs.measured,
+        rules=() if compared is None else file_rules(compared, wall_clock()),
     )
     warnings = () if compared is None else _warnings(compared, found)
     _tell(invocation, found, nonce, warnings, compared=compared is not None)
@@ -198,7 +199,10 @@ def check(
 
 def _warnings(policy: Policy, found: Appraised) -> tuple[str, ...]:
     """Raises Refused for what the policy does not let pass."""
-    return judge_quote(policy, wall_clock(), Measured(found.bitmap, found.quote.pcr_digest, found.quote.header.firmware))
+    measured = Measured(found.bitmap, found.quote.pcr_digest, found.quote.header.firmware, found.logs)
+    if found.logs is None and policy.references.has_rules:
+        note("the policy's rules about logs were not looked at: no logs were given")
+    return judge_quote(policy, wall_clock(), measured)
 
 
 def _tell(
