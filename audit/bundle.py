@@ -32,7 +32,7 @@ from audit.witnessed import Judge
 from overlay.core.certificates import Root
 from overlay.core.keys import NodeId
 from overlay.core.wire import make_map, sha256
-from overlay.errors import Refused
+from overlay.errors import Refused, UsageError
 from overlay.store.files import replacing
 
 ENTRIES: Final = "entries.cborseq"
@@ -148,6 +148,10 @@ def _entries(store: AuditStore, log_id: bytes) -> Iterator[bytes]:
 def _chosen(store: AuditStore, wanted: Wanted) -> list[LogRow]:
     """The logs that are meant: those of some nodes need the logs of their witnesses, which show with which keys they cosign."""
     rows = [row for row in store.logs() if isinstance(row.log_id, bytes) and isinstance(row.node_id, bytes)]
+    pruned = [row.log_id.hex()[:8] for row in rows if store.pruned_below(row.number)]
+    if pruned:
+        hint = "prove single entries, or export where everything is kept"
+        raise UsageError(f"contents of log {pruned[0]} were pruned here: a bundle needs all of it", hint=hint)
     if wanted.nodes is None:
         return rows
     named = {row.log_id for row in rows if row.node_id in wanted.nodes}

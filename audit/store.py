@@ -3,6 +3,7 @@
     logs     number, log_id, node_id, k, size, root, edge, last, hlc, key_seq        one row per log: its ChainState
     entries  log (number), seq, hlc, type, hash, raw                                 all that counts stands in `raw`
     nodes                                                                            see audit/stored_tree.py
+    pruned                                                                           see audit/pruning.py
     checkpoints, cosigned                                                            see audit/witness_store.py
     forks                                                                            see audit/fork_store.py
 
@@ -15,6 +16,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Self
@@ -25,6 +27,8 @@ from audit.fork_store import SCHEMA as FORK_SCHEMA
 from audit.fork_store import read_forks
 from audit.kept import KeptCheckpoint, Record
 from audit.kept_forks import KeptFork
+from audit.pruning import SCHEMA as PRUNING_SCHEMA
+from audit.pruning import prune, pruned_below
 from audit.query import Query
 from audit.stored_tree import SCHEMA as TREE_SCHEMA
 from audit.stored_tree import StoredTree
@@ -34,6 +38,7 @@ from audit.witness_store import read_checkpoints, read_cosigned, tree_below, wri
 from overlay.core.certificates import Root
 from overlay.core.keys import NodeId
 from overlay.core.merkle import HASH_SIZE, Tree
+from overlay.core.mesh.chains import hlc_of
 from overlay.core.wire import malformed
 from overlay.errors import HostLacks, OverlayError, Refused, StateDamaged, UsageError
 from overlay.registry import EntryType
@@ -56,13 +61,15 @@ CREATE TABLE entries (
 CREATE INDEX entries_by_time ON entries (hlc);
 CREATE INDEX entries_with_keys ON entries (hlc) WHERE type IN ({EntryType.LOG_OPEN:d}, {EntryType.ENDORSEMENT:d});
 {TREE_SCHEMA}
+{PRUNING_SCHEMA}
 {WITNESS_SCHEMA}
 {FORK_SCHEMA}
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {FORMAT};
 COMMIT;
 """
-_MIGRATION: Final = f"BEGIN; {TREE_SCHEMA} {WITNESS_SCHEMA} {FORK_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;"
+_NEW_TABLES: Final = f"{TREE_SCHEMA} {PRUNING_SCHEMA} {WITNESS_SCHEMA} {FORK_SCHEMA}"
+_MIGRATION: Final = f"BEGIN; {_NEW_TABLES} PRAGMA user_version = {FORMAT}; COMMIT;"
 _LOG_COLUMNS: Final = "number, log_id, node_id, k, size, root, edge, last, hlc, key_seq"
 
 
@@ -209,6 +216,24 @@ class AuditStore:
         )
         StoredTree(connection, number).add(before, state.size)
 
+    def prune(self, log_id: bytes, below: int) -> int:
+        """Erase the contents of entries below a number, but for those that carry keys or name witnesses; how many it were."""
+        with self._writing() as writer, _transaction(writer) as connection:
+            rows = connection.execute("SELECT number FROM logs WHERE log_id = ? AND size > ?", (log_id, below)).fetchall()
+            return prune(connection, rows[0][0], below) if rows else 0
+
+    def shrink(self) -> None:
+        """Give back to the disk what was erased; needs as much free space as the file has."""
+        with self._writing() as writer:
+            writer.execute("VACUUM")
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        if self._writer is None or self._failed:
+            raise StateDamaged(f"{self._path} takes nothing: {self._failed or 'it was opened for reading'}", hint=_LOOK)
+        with _errors(self._path):
+            yield self._writer
+
     # --- reading ----------------------------------------------------------------------------------------------------
 
     def load(self, root: Root) -> tuple[dict[bytes, ChainState], tuple[DamagedLog, ...]]:
@@ -266,6 +291,11 @@ class AuditStore:
         rows = self._fetch("SELECT hash, hlc FROM entries WHERE log = ? AND seq = ?", (number, seq))
         return rows[0] if rows else (None, None)
 
+    def pruned_below(self, number: int) -> int:
+        """Up to where contents of a log may be gone; 0: nowhere."""
+        with _errors(self._path):
+            return pruned_below(self._reader, number) if self._keeps_checkpoints() else 0
+
     def nodes(self, number: int) -> Iterator[tuple[Any, Any, Any]]:
         """Level, place and hash of every node that is kept of a log's tree, level by level."""
         with _errors(self._path):
@@ -279,7 +309,7 @@ class AuditStore:
         return int(self._fetch("SELECT count(*) FROM entries WHERE log NOT IN (SELECT number FROM logs)")[0][0])
 
     def read(self, log_id: bytes, start: int, count: int, *, limit: int) -> list[bytes]:
-        """Raw entries from `start` on, without gaps: at most `count`, and at most `limit` bytes but always one."""
+        """Raw entries from `start` on, up to a gap or a pruned one: at most `count`, and `limit` bytes but always one."""
         found: list[bytes] = []
         size = 0
         with _errors(self._path):
@@ -290,7 +320,7 @@ class AuditStore:
             )
             for seq, raw in rows:
                 size += len(raw)
-                if seq != start + len(found) or (found and size > limit):
+                if seq != start + len(found) or raw == b"" or (found and size > limit):
                     break
                 found.append(raw)
             rows.close()
@@ -311,6 +341,14 @@ class AuditStore:
             found = list(islice(readable, query.last))
             rows.close()
         return found[::-1]
+
+    def first_since(self, log_id: bytes, at: datetime) -> int:
+        """The number of the first entry of a log that is not before that time; its size if there is none."""
+        query = "SELECT min(seq) FROM entries WHERE log = (SELECT number FROM logs WHERE log_id = ?) AND hlc >= ?"
+        ((found,),) = self._fetch(query, (log_id, hlc_of(at)))
+        if found is not None:
+            return int(found)
+        return int(self._fetch("SELECT size FROM logs WHERE log_id = ?", (log_id,))[0][0])
 
     def entry_at(self, log_ids: Sequence[bytes], seq: int) -> Entry | None:
         """Entry `seq` of the first of these logs that has one."""

@@ -56,6 +56,7 @@ class LogReport:
     recorded: int  # entries that there should be
     root: bytes  # over those that hold
     fault: Fault | None = None
+    pruned: int = 0  # of entries with a smaller number the contents may be gone
     witnesses: WitnessReport = UNWITNESSED
 
     @property
@@ -74,6 +75,7 @@ class LogReport:
         log = f"{self.name} log {self.log_id.hex()[:8]}"
         if self.fault is None:
             said = f"; {self.witnesses.line}" if self.witnesses.line else ""
+            said = f"; contents below {self.pruned} were pruned{said}" if self.pruned else said
             return f"{log}: {self.size} entries hold, root {self.root.hex()[:16]}{said}"
         where = "its record" if self.fault.seq is None else f"entry {self.fault.seq}"
         others = f"; with it {self.affected - 1} later entries prove nothing" if self.affected > 1 else ""
@@ -129,7 +131,8 @@ def verify_store(
         walk, reports = Walk(store, root, ahead), dict[bytes, LogReport]()
         done = 0
         for row in rows:
-            reports[row.log_id] = verify_log(walk, row, partial(_tell, progress, done, total))
+            report = verify_log(walk, row, partial(_tell, progress, done, total))
+            reports[row.log_id] = replace(report, pruned=store.pruned_below(row.number))
             done += reports[row.log_id].recorded
         reports |= {log.log_id: log for log in _cut_off(store, reports)}
         judge = Judge(store, root)
@@ -141,6 +144,9 @@ def _witnessed(judge: Judge, report: LogReport, at: datetime | None) -> LogRepor
     """The report with what witnesses say of a log that holds by itself."""
     if not report.holds:
         return report
+    if report.pruned and not judge.vouches(report.log_id, report.pruned):
+        detail = f"contents of entries below {report.pruned} are gone, and no witnessed checkpoint vouches for them"
+        return replace(report, fault=Fault(seq=None, reason=Reason.CHAIN_BROKEN, detail=detail))
     found = judge.report(NodeId(report.node_id), report.log_id, report.size, at)
     if found.fault:
         return replace(report, fault=Fault(seq=None, reason=Reason.FORKED, detail=found.fault))

@@ -2,16 +2,19 @@
 
 What is recorded beside an entry's bytes (number, hash, time, type), of the log (size, root, end) and of its tree is worked out
 anew and compared. Runs of ordinary entries go fast (`audit.fast_chain`), in several processes if there are some
-(`audit.lookahead`); whatever those leave is judged by `audit.chain`, which says what is wrong.
+(`audit.lookahead`); whatever those leave is judged by `audit.chain`, which says what is wrong. Of entries
+that were pruned the hashes are taken as they are: a witnessed checkpoint has to vouch for them.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from audit.chain import ChainState, extend
 from audit.entry import LOG_ID_SIZE
 from audit.fast_chain import fast_extend
 from audit.lookahead import Lookahead
+from audit.pruning import skip
 from audit.store import AuditStore, EntryRow, LogRow
 from audit.stored_tree import BLOCK, LEVEL
 from overlay.core.certificates import Root
@@ -56,6 +59,7 @@ class Walk:
         self._store = store
         self._root = root
         self._ahead = ahead
+        self._below = 0  # where contents of the log may be gone
 
     def steps(self, row: LogRow) -> Iterator[ChainState]:
         """The log from its beginning on.
@@ -66,6 +70,7 @@ class Walk:
             StateDamaged: the file cannot be read there.
         """
         state, nodes = _begin(row), _Nodes()
+        self._below = self._store.pruned_below(row.number)
         yield state
         while True:
             after, hashes = self._next(state, row)
@@ -89,6 +94,10 @@ class Walk:
         after, hashes = fast_extend(state, rows, self._root)
         if hashes or not rows:
             return after, hashes
+        skipped = skip(state, rows, self._below)
+        if skipped.hashes:
+            tree = state.tree.extend(skipped.hashes)
+            return replace(state, tree=tree, last=skipped.hashes[-1], hlc=skipped.hlc), skipped.hashes
         after = _follow(state, EntryRow(*rows[0]), self._root)
         return after, [after.last]
 

@@ -102,6 +102,15 @@ class Judge:
             found.append(self.judge(kept.checkpoint, kept.note, sets.at(log_id, kept.checkpoint.size)))
         return found
 
+    def vouches(self, log_id: bytes, size: int) -> bool:
+        """Whether a witnessed checkpoint covers the first so many entries, with the root that their hashes have here."""
+        for one in self.witnessed(log_id):
+            if one.at is not None and one.checkpoint.size >= size:
+                with self._store.tree(log_id) as tree:
+                    if tree.root(one.checkpoint.size) == one.checkpoint.root:
+                        return True
+        return False
+
     def report(self, node_id: NodeId, log_id: bytes, size: int, at: datetime | None) -> WitnessReport:
         """What witnesses say of the first `size` entries of a log, which hold, at that time."""
         found = [one for one in self.witnessed(log_id) if one.checkpoint.size <= size]

@@ -41,6 +41,7 @@ SHELLS = (
     "audit.bundle_check",  # files
     "audit.raw_logs",  # a database
     "audit.lookahead",  # processes
+    "audit.pruning",  # a database
     "audit.part_worker",  # a database
     "audit.prover",  # a database
     "audit.verifier",  # a database

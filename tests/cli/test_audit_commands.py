@@ -77,6 +77,23 @@ async def test_what_was_changed_is_named_by_every_command_that_checks(tmp_path: 
     (await alice.overlay("audit", "verify")).output.index("all holds")
 
 
+async def test_old_entries_are_pruned_and_the_node_goes_on(tmp_path: Path) -> None:
+    alice, bob, mesh = await worked(tmp_path)
+    assert "say which entries" in (await bob.overlay("audit", "prune", code=2)).errors
+    done = (await bob.overlay("audit", "prune", "--below", "4", "--node", "alice", "--json")).json
+    assert [(one["name"], one["below"]) for one in done] == [("alice", 4)]
+    verified = await bob.overlay("audit", "verify")
+    assert "contents below 4 were pruned" in verified.output
+    assert "were pruned here" in (await bob.overlay("audit", "export", "logs.zip", code=2)).errors
+    assert "nothing was erased" in (await bob.overlay("audit", "prune", "--before", "1d")).errors
+    await bob.overlay("audit", "prove", "alice/4", "--out", "door.tlog-proof")
+    await Machine(tmp_path / "stranger").overlay("audit", "check-proof", "door.tlog-proof", "--root", mesh, "--timely")
+    async with bob.running():
+        await bob.overlay("audit", "append", "after", "1")
+    await bob.overlay("audit", "verify")
+    await alice.overlay("audit", "verify")
+
+
 async def test_a_receipt_is_for_the_author_only(tmp_path: Path) -> None:
     alice, bob, _ = await worked(tmp_path)
     assert "a receipt is signed by the author" in (await bob.overlay("audit", "prove", "alice/2", "--receipt", code=2)).errors

@@ -14,6 +14,7 @@ from overlay.app.api import EntryReceipt, EntryView
 from overlay.app.cli.audit_checks import check_proof, doctor, verify
 from overlay.app.cli.audit_entries import Book, Chosen, filter_options, show_entries
 from overlay.app.cli.audit_proofs import export, prove
+from overlay.app.cli.audit_pruning import prune
 from overlay.app.cli.common import Invocation, run, standard_options
 from overlay.app.client import connect_local
 from overlay.app.local_audit import query_of
@@ -28,7 +29,7 @@ def audit() -> None:
     """The audit log of this node and its copies of the others' logs."""
 
 
-for command in (verify, prove, check_proof, export, doctor):
+for command in (verify, prove, check_proof, export, doctor, prune):
     audit.add_command(command)
 
 

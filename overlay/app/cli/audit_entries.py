@@ -65,7 +65,7 @@ def filter_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
-def _time(context: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
+def read_time(context: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
     """A time of day, in this machine's zone unless it says another, or how long ago."""
     if value is None:
         return None
@@ -80,8 +80,8 @@ def _time(context: click.Context, parameter: click.Parameter, value: str | None)
 
 _FILTERS: Final = (
     click.option("--text", metavar="TEXT", default="", help="Only entries with this somewhere in their body."),
-    click.option("--until", metavar="TIME", callback=_time, help="Only entries before this time."),
-    click.option("--since", metavar="TIME", callback=_time, help=f"Only entries from then on: {_TIMES}."),
+    click.option("--until", metavar="TIME", callback=read_time, help="Only entries before this time."),
+    click.option("--since", metavar="TIME", callback=read_time, help=f"Only entries from then on: {_TIMES}."),
     click.option("--type", "types", metavar="TYPE", multiple=True, help="Only entries of this type; may be repeated."),
     click.option("--node", metavar="NAME", help="Only entries of this node: name or id."),
 )  # the last first, as decorators are applied
