@@ -8,9 +8,10 @@ from attest.evidence import Proof, prove_all
 from attest.key_blob import KeyBlob
 from attest.structures import ALG_RSA, sized
 from overlay.core.certificate_profile import LeafFacts
+from overlay.core.log_parts import LogPart, LogWanted, pack_part, pack_wanted
 from overlay.core.rounds import pack_evidence, pack_nonce, pack_round
 from overlay.core.wire import make_map, sign1
-from overlay.registry import Label
+from overlay.registry import EvidenceLog, Label
 from tests.fuzz.evidence_targets import QUOTED
 from tests.unit.attest import software_tpm
 from tests.unit.attest.event_log_kit import BOOT, Measured, locality, log, separator
@@ -56,6 +57,13 @@ def measurements() -> Iterator[bytes]:
     yield AS_IT_IS + Measured("/bin/sh").pack() + Measured("/bin/ls", template=b"ima-sig").pack()
     yield AS_IT_IS + Measured("/etc/shadow", template=b"ima").pack()
     yield AS_IT_IS + Measured("/var/log/x", violation=True).pack()
+
+
+def log_parts() -> Iterator[bytes]:
+    yield AS_IT_IS + pack_wanted(LogWanted(EvidenceLog.FILES, 4096))
+    yield AS_IT_IS + pack_part(LogPart(EvidenceLog.BOOT, 0, 5, b"parts"))
+    yield SIGNED + log(*BOOT[:4])
+    yield AS_IT_IS + Measured("boot_aggregate").pack() + Measured("/bin/ls", template=b"ima-sig").pack()
 
 
 def tpm() -> Iterator[bytes]:

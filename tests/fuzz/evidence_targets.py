@@ -9,17 +9,24 @@ from attest.credential import make_credential, parse_endorsement_key
 from attest.enrol import TpmRequest, check_request
 from attest.event_log import parse_boot_log
 from attest.evidence import parse_claims
-from attest.ima import Position, follow, read_all
+from attest.ima import PCR, Position, follow, read_all
+from attest.inquiry import LogInquiry, Subject
 from attest.key_blob import KeyBlob
+from attest.log_book import LogBook
 from attest.quote import Enrolled, check_quote, parse_certification, parse_quote
 from attest.replay import meet, replay
+from attest.rules import Logs
 from attest.software import check_software
 from attest.structures import EcdsaSignature
 from overlay.core import rounds
 from overlay.core.certificate_profile import LeafFacts
-from overlay.core.evidence import Evidence
-from overlay.core.limits import PROOF_MAX
+from overlay.core.evidence import Appraisal, Evidence
+from overlay.core.limits import LOG_PART, PROOF_MAX
+from overlay.core.log_parts import LogPart, unpack
+from overlay.core.policy_parts import DigestRule
+from overlay.core.wire import sha256
 from overlay.errors import Refused, StateDamaged
+from overlay.registry import EvidenceKind, EvidenceLog
 from tests.fuzz.kit import cut
 from tests.unit.attest.event_log_kit import head
 from tests.unit.attest.software_tpm import AK, AK_QUALIFIED, a_binding, a_peer
@@ -85,3 +92,25 @@ def measurements(data: bytes) -> None:
         read_all(rest)
     with suppress(Refused):
         follow(rest, Position(), lambda value: value[0] == 0 and value != bytes(32))
+
+
+def log_parts(data: bytes) -> None:
+    """What is said of logs on a link; and a log that comes in parts, until it leads to a quote that it does not lead to."""
+    first, rest = cut(data)
+    with suppress(Refused):
+        unpack(rest)
+    boot, files = (rest, b"") if first & 1 else (b"", rest)
+    subject = Subject(
+        node=ALICE.peer.node_id, ak_name=AK.area.name, resets=1, bitmap=1 << 7 | 1 << PCR, pcr_digest=bytes(32),
+        boot_hash=sha256(boot), rules=(DigestRule(PCR, forbidden=(bytes(32),)),),
+    )
+    found = LogInquiry(subject, LogBook(), _nothing_known).begin()
+    with suppress(Refused):
+        while not isinstance(found, Appraisal):
+            log, offset = (boot if found.wanted.log is EvidenceLog.BOOT else files), found.wanted.offset
+            found = found.take(LogPart(found.wanted.log, offset, len(log), log[offset : offset + LOG_PART]))
+
+
+def _nothing_known(logs: Logs | Refused) -> Appraisal:
+    assert isinstance(logs, Refused)
+    return Appraisal(level=0, kind=EvidenceKind.TPM, software_version="")

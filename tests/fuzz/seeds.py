@@ -29,6 +29,7 @@ def seeds() -> Mapping[str, Sequence[bytes]]:
         "evidence": evidence_seeds.evidence(), "tpm": evidence_seeds.tpm(), "message": message_seeds.messages(),
         "batch": message_seeds.batches(), "audit": message_seeds.audit(), "admission": link_seeds.admission(),
         "boot-log": evidence_seeds.boot_log(), "measurements": evidence_seeds.measurements(), "order": authority_seeds.order(),
+        "log-parts": evidence_seeds.log_parts(),
         "revocations": authority_seeds.revocations(), "authority": authority_seeds.authority(), "join": authority_seeds.join(),
         "signing": authority_seeds.signing(), "runs": authority_seeds.runs(),
         "note": note_seeds.notes(), "witness": note_seeds.witness(), "fork": fork_seeds.forks(),

@@ -34,6 +34,7 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "tpm": evidence_targets.tpm,
     "boot-log": evidence_targets.boot_log,
     "measurements": evidence_targets.measurements,
+    "log-parts": evidence_targets.log_parts,
     "order": authority_targets.order,
     "revocations": authority_targets.revocations,
     "authority": authority_targets.authority,
