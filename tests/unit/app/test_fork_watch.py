@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from audit.author import LogSigner
+from audit.bodies import Former, LogOpen
 from audit.log import AuditLog
 from audit.store import AuditStore
 from overlay.app.fork_watch import TOLD_FOR, ForkWatch
@@ -19,6 +20,7 @@ from overlay.core.trust import TrustSet
 from overlay.errors import Refused
 from overlay.events import ForkExposed, ForkSuspected, NodeEvent
 from overlay.registry import ForkKind, FrameType, Reason
+from tests.unit.audit.audit_kit import Writer
 from tests.unit.audit.fork_kit import Forker, head_of, note_of
 from tests.unit.core.authority_kit import make_member, make_mesh
 
@@ -196,6 +198,21 @@ async def test_two_checkpoints_of_one_size_expose_who_has_signed_them(path: Path
         one.watch.two_heads(note_of(EVE.left, 5), note_of(EVE.right, 5))
         await exposed(one)
         assert one.watch.exposed[0].kind is ForkKind.HEADS
+
+
+async def test_two_logs_with_one_number_expose_who_has_opened_them(path: Path) -> None:
+    async with around(path) as one:
+        for start in (2, 3):
+            member = make_member(MESH, "eve", start=start)
+            last = EVE.left.entries[-1]
+            former = Former(log_id=LOG, size=5, root=bytes(32), last=last.hash, reason="damaged")
+            writer = Writer.begin(MESH, member, LogOpen(k=1, credentials=member.credentials, former=former))
+            writer.open()
+            one.log.replica.check(writer.log_id, AUTHOR, 0, writer.raws)
+            await one.log.store(ItemsVerified(writer.log_id, AUTHOR, 0, tuple(writer.raws)))
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert is_out(one) is (start == 3)
+        assert one.watch.exposed[0].kind is ForkKind.OPENINGS
 
 
 async def test_a_node_that_is_exposed_itself_says_so(path: Path) -> None:

@@ -12,7 +12,7 @@ from overlay.core.trust import Credentials
 from overlay.registry import EntryType, ForkKind, Reason
 from tests.unit.audit.audit_kit import Writer, some_log
 from tests.unit.audit.fork_kit import Forker, another_start, entry_side, head_side
-from tests.unit.core.authority_kit import DAY, Member, make_mesh
+from tests.unit.core.authority_kit import DAY, Member, make_member, make_mesh
 
 MESH = make_mesh()
 BOB, CAROL = NodeId(b"b" * 32), NodeId(b"c" * 32)
@@ -128,6 +128,17 @@ def test_a_peer_that_shows_what_the_author_has_not_signed_has_lied(lie: str) -> 
 def test_copies_under_keys_that_have_ended_prove_nothing_and_are_nobodys_fault() -> None:
     ours = Ours(Forker.after(3, mesh=MESH))
     ours.at += 2 * DAY
+    assert [type(one) for one in ours.search()] == [Suspected]
+
+
+def test_our_own_copy_under_keys_that_have_ended_proves_nothing() -> None:
+    """The other one is in force: neither is evidence then."""
+    short = make_member(MESH, "eve", start=5, endorsement_life=timedelta(hours=1))
+    forker = Forker.after(3, 0, 0, mesh=MESH)
+    forker.left.change_to(short)
+    forker.right.change_to(another_start(MESH))
+    ours = Ours(forker, short)
+    ours.at += timedelta(hours=2)
     assert [type(one) for one in ours.search()] == [Suspected]
 
 

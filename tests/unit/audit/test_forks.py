@@ -9,9 +9,8 @@ import pytest
 from audit.bodies import Former, LogOpen
 from audit.entry import sign_entry
 from audit.fork_sides import Side
-from audit.forks import FORK_PROOF_MAX, make_fork, parse_fork
+from audit.forks import FORK_PROOF_MAX, UnverifiedFork, make_fork, parse_fork
 from overlay.core.merkle import Tree
-from overlay.core.trust import Credentials
 from overlay.core.wire import decode, encode, make_map
 from overlay.errors import Refused
 from overlay.registry import GENESIS, EntryType, ForkKind, Reason
@@ -210,6 +209,11 @@ def test_one_root_twice_and_heads_of_different_sizes_are_no_fork() -> None:
         assert refusal(lambda raw=raw: check(raw, MESH)) is Reason.BAD_FORK_PROOF
 
 
+def test_an_entry_called_a_head_is_none() -> None:
+    raw = make_fork(ForkKind.HEADS, head_side(EVE.left, 5), entry_side(EVE.right, 3))
+    assert refusal(lambda: check(raw, MESH)) is Reason.BAD_FORK_PROOF
+
+
 def test_heads_of_two_logs_are_no_fork() -> None:
     raw = make_fork(ForkKind.HEADS, head_side(EVE.left, 1), head_side(second_log(), 1))
     assert refusal(lambda: check(raw, MESH)) is Reason.BAD_FORK_PROOF
@@ -282,7 +286,9 @@ def test_a_side_is_an_entry_or_a_head_and_never_both_or_nothing() -> None:
     entry, head = entry_side(EVE.left, 3).fields(), head_side(EVE.left, 5).fields()
     assert refusal(lambda: Side.read(entry | head)) is Reason.MALFORMED
     assert refusal(lambda: Side.read({0: 1, 1: entry[1]})) is Reason.MALFORMED
-    assert refusal(lambda: Side(credentials=Credentials(b"", b"")).verify(MESH.root, MESH.at)) is not None
+    empty = Side(credentials=EVE.member.credentials)
+    assert refusal(lambda: empty.verify(MESH.root, MESH.at)) is Reason.MALFORMED
+    assert refusal(lambda: UnverifiedFork(ForkKind.HEADS, empty, empty, b"").accused) is Reason.MALFORMED
 
 
 def test_other_kinds_and_too_many_bytes_are_refused() -> None:
