@@ -72,6 +72,7 @@ class _Case:
         facts = self.peer.certificate.facts
         enrolled = Enrolled(ak_name=facts.ak_name, ak_qualified_name=facts.ak_qualified_name)
         quote = check_quote(evidence, binding, enrolled, pcr_bitmap=self.claims.pcr_bitmap, previous=previous)
+        self._check_resets(quote.header.clock[0])
         if not wants_logs(self.policy, self.at):
             return self._conclude(quote, None)
         boot_hash = self.claims.boot_log_hash
@@ -82,6 +83,14 @@ class _Case:
             pcr_digest=quote.pcr_digest, boot_hash=boot_hash, rules=file_rules(self.policy, self.at),
         )
         return LogInquiry(subject, self.book, lambda logs: self._conclude(quote, logs)).begin()
+
+    def _check_resets(self, count: int) -> None:
+        """Check 11 beyond this link: an older state of a TPM is noticed on a new link, too, as long as we run."""
+        node, ak_name = self.peer.node_id, self.peer.certificate.facts.ak_name or b""
+        known = self.book.resets(node, ak_name)
+        if count < known:
+            raise Refused(Reason.TPM_CLOCK, f"the reset count went from {known} to {count}")
+        self.book.keep_resets(node, ak_name, count)
 
     def _conclude(self, quote: Quote, logs: Logs | Refused | None) -> Appraisal:
         """What the policy says, when all that there is to know is known."""

@@ -45,6 +45,7 @@ class _Known:
     boot: Boot | None = None
     files: Files | None = None
     events: tuple[BootEvent, ...] = field(default=(), repr=False)  # of the last evidence that met the policy
+    newest: tuple[bytes, int] = (b"", 0)  # the highest reset count that this attestation key has shown
 
     @property
     def size(self) -> int:
@@ -83,6 +84,16 @@ class LogBook:
     def keep_good(self, node: NodeId, events: tuple[BootEvent, ...]) -> None:
         """Its evidence was good, with these events."""
         self._keep(node, replace(self._of(node), events=events))
+
+    def resets(self, node: NodeId, ak_name: bytes) -> int:
+        """The highest reset count that a key has shown, on any link."""
+        known, count = self._of(node).newest
+        return count if known == ak_name else 0
+
+    def keep_resets(self, node: NodeId, ak_name: bytes, count: int) -> None:
+        """A quote of the key that holds has said so."""
+        if count != self.resets(node, ak_name):
+            self._keep(node, replace(self._of(node), newest=(ak_name, count)))
 
     def _of(self, node: NodeId) -> _Known:
         return self._known.get(node, _NOTHING)

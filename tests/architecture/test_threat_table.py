@@ -1,8 +1,8 @@
-"""Each promise of docs/protocol/security.md names a test or a scene that exists."""
+"""Each promise of docs/protocol/security.md, and each attack of attestation.md, names a test or a scene that exists."""
 
 import pytest
 
-from tests.architecture.threat_table import PAGE, exists, names, rows
+from tests.architecture.threat_table import ATTACKS, ATTACKS_HEADER, PAGE, exists, names, rows
 
 
 def test_the_threat_table_has_rows() -> None:
@@ -14,3 +14,9 @@ def test_a_promise_names_tests_that_exist(row: tuple[str, str, str]) -> None:
     _, promise, cell = row
     assert names(cell), f"{promise!r} names no test"
     assert [name for name in names(cell) if not exists(name)] == []
+
+
+@pytest.mark.parametrize("row", rows(ATTACKS.read_text(), ATTACKS_HEADER), ids=lambda row: row[0][:60])
+def test_an_attack_on_attestation_names_tests_that_exist(row: tuple[str, str, str]) -> None:
+    assert names(row[2])
+    assert [name for name in names(row[2]) if not exists(name)] == []

@@ -9,13 +9,15 @@ from tests.architecture.tree import ROOT
 PAGE = ROOT / "docs" / "protocol" / "security.md"
 LAB = ROOT / "overlay" / "app" / "lab"
 HEADER = "| attacker | promise | test |"
+ATTACKS = ROOT / "docs" / "protocol" / "attestation.md"
+ATTACKS_HEADER = "| attack | refused as | test |"
 NAMED = re.compile(r"`([^`]+)`")
 
 
-def rows(text: str) -> list[tuple[str, str, str]]:
+def rows(text: str, header: str = HEADER) -> list[tuple[str, str, str]]:
     """Attacker, promise and test of each row below the header."""
     lines = text.splitlines()
-    start = lines.index(HEADER) + 2
+    start = lines.index(header) + 2
     found = []
     for line in lines[start:]:
         if not line.startswith("|"):

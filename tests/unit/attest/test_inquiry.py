@@ -409,6 +409,18 @@ def test_an_inquiry_that_lacks_nothing_wants_nothing() -> None:
         _ = inquiry.LogInquiry(None, LogBook(), lambda _: None).wanted  # type: ignore[arg-type,return-value]
 
 
+def test_a_tpm_that_was_set_back_is_noticed_on_another_link_too() -> None:
+    """The reset count of a key is remembered beyond a link; evidence on two links may overtake each other by less than that."""
+    book = LogBook()
+    Host(clock=(7, 1, 5_000)).judged(RULES, book)
+    Host(clock=(7, 0, 4_000)).judged(RULES, book)
+    assert refused(Host(clock=(6, 9, 9_000)), RULES, book).reason is Reason.TPM_CLOCK
+    other = a_peer(replace(VENDOR.certificate.facts, level=2))
+    with pytest.raises(Refused):
+        Host(clock=(6, 9, 9_000)).judged(RULES, book, other)
+    assert Host(clock=(8, 0, 0)).judged(RULES, book).level == 5
+
+
 # --- grace --------------------------------------------------------------------------------------------------------------
 
 
