@@ -3,7 +3,8 @@
 One machine serves both kinds of chain. Rules:
 
 - it keeps no items: what has been checked is handed over, and counts as ours when the shell says that it is durable
-- one range of a log is under way at a time, from one peer; what does not come within 5 s is asked of another
+- one range of a log is under way at a time, from one peer; what does not come within 5 s is asked of another, and so is the
+  rest of an answer that is shorter than it could be
 - a peer that sends what no honest peer sends is forgotten (`Misbehaved`); silence, an old head or a gap is no fault
 - another history of a log is the author's fault and not that of the peer who shows it (`HeadsDiffer`)
 - no peer can have more than its share of what is under way, so none can starve the others
@@ -19,10 +20,12 @@ from typing import Protocol
 from overlay.core.guard import asked
 from overlay.core.keys import NodeId
 from overlay.core.limits import (
+    ENTRY_MAX,
     HEADS_EVERY,
     LOGS_MAX,
     LOGS_PER_AUTHOR,
     LOGS_PER_PEER,
+    RANGE_BYTES,
     REPLICATION_ANSWER_WITHIN,
     REPLICATION_HELD_FIRST,
     REPLICATION_PAUSE_MAX,
@@ -135,6 +138,8 @@ class _UnderWay:
     expires: float
     storing: bool = False
     held: bool = False  # more of it has come, and has to wait
+    count: int = 0  # how many were asked for
+    short: bool = False  # less has come than was asked for, and would have fitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +291,8 @@ class Reconcile:
         if one is not None and one.peer in self._peers:
             if one.held:
                 self._pause(log_id, one.peer, now, REPLICATION_HELD_FIRST)
+            elif one.short:
+                self._pause(log_id, one.peer, now, REPLICATION_ANSWER_WITHIN)
             else:
                 self._peers[one.peer].pauses.pop(log_id, None)
         self._grow(log_id, head)
@@ -392,8 +399,14 @@ class Reconcile:
             self._give_up(log_id, sender, now, REPLICATION_HELD_FIRST)
             self._ask(now)
             return []
-        self._under_way[log_id] = _UnderWay(sender, came.start, math.inf, storing=True, held=held)
+        short = owes and one is not None and self._is_short(came, one.count)
+        self._under_way[log_id] = _UnderWay(sender, came.start, math.inf, storing=True, held=held, short=short)
         return [ItemsVerified(log_id, node_id, came.start, came.items[:count])]
+
+    def _is_short(self, came: Items, wanted: int) -> bool:
+        """Whether an answer holds less than it could: whoever sends a log item by item is asked after all others."""
+        small = sum(map(len, came.items)) <= RANGE_BYTES - ENTRY_MAX  # one more would have fitted
+        return self.kind is ChainKind.AUDIT and len(came.items) < wanted and small
 
     def _fits(self, sender: NodeId, peer: _Peer, came: Items, now: float) -> bool:
         """Whether these items are worth a look now."""
@@ -522,7 +535,7 @@ class Reconcile:
         own = self._heads.get(log_id)
         size = 0 if own is None else own.size
         count = min(WANT_ITEMS, self._peers[peer_id].heads[log_id].size - size)
-        self._under_way[log_id] = _UnderWay(peer_id, size, now + REPLICATION_ANSWER_WITHIN)
+        self._under_way[log_id] = _UnderWay(peer_id, size, now + REPLICATION_ANSWER_WITHIN, count=count)
         self._out.append((peer_id, FrameType.WANT, make_want(self.kind, Want(log_id, size, count))))
 
     def _give_up(self, log_id: bytes, peer_id: NodeId, now: float, first: float) -> None:

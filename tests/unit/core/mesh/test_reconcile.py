@@ -589,6 +589,41 @@ def test_what_is_under_way_is_bounded() -> None:
     assert ours.items(peers[0], 0, item(0, log=late), log=late) == []
 
 
+def test_a_peer_that_sends_one_item_after_the_other_is_asked_after_all_others(ours: Ours) -> None:
+    """Slowly, for ever: each answer comes in time, and holds as little as it can."""
+    ours.open(CAROL)
+    for peer in (BOB, CAROL):
+        ours.heads(peer, 100, ALICE)
+    ((slow, first),) = wants(ours)
+    other = CAROL if slow == BOB else BOB
+    ours.store(ours.items(slow, 0, item(0), wanted=0))
+    assert wants(ours) == [(other, Want(LOG, 1, 99))]
+    ours.store(ours.items(other, 1, *items(1, 99), wanted=1))
+    assert first.count == 100
+    assert ours.chains.size(LOG) == 100
+
+
+def test_who_is_alone_and_slow_is_asked_again_later_and_later(ours: Ours) -> None:
+    ours.heads(BOB, 100, ALICE)
+    wants(ours)
+    ours.store(ours.items(BOB, 0, item(0), wanted=0))
+    for number, pause in enumerate((REPLICATION_ANSWER_WITHIN, 2 * REPLICATION_ANSWER_WITHIN), 1):
+        assert wants(ours) == []
+        ours.wait(pause - 0.1)
+        assert wants(ours) == []
+        ours.wait(0.1)
+        assert wants(ours) == [(BOB, Want(LOG, number, 100 - number))]
+        ours.store(ours.items(BOB, number, item(number), wanted=number))
+
+
+def test_an_answer_that_is_as_large_as_it_may_be_is_not_short(ours: Ours) -> None:
+    ours.heads(BOB, 100, ALICE)
+    wants(ours)
+    large = [item(number, "x" * (ENTRY_MAX - 100)) for number in range(8)]
+    ours.store(ours.items(BOB, 0, *large, wanted=0))
+    assert wants(ours) == [(BOB, Want(LOG, 8, 92))]
+
+
 # --- two histories ------------------------------------------------------------------------------------------------------
 
 
