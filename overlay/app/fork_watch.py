@@ -132,17 +132,18 @@ class ForkWatch:
                 raise Refused(event.reason, event.detail)
         self._take(events)
 
-    def watch(self, event: HeadsDiffer | ItemShown) -> None:
-        """Another copy, or an item of it."""
+    def watch(self, event: HeadsDiffer | ItemShown) -> bool:
+        """Another copy, or an item of it; whether its author is exposed already."""
+        state = self._log.replica.states.get(event.log_id)
         match event:
             case HeadsDiffer(peer=peer, log_id=log_id, size=size):
-                state = self._log.replica.states.get(log_id)
                 if state is not None:
                     agreed = self._log.machine.agreed(peer, log_id)
                     self._take(self._machine.histories_differ(peer, state.node_id, log_id, agreed=agreed, size=size))
             case ItemShown(peer=peer, log_id=log_id, index=index, item=item):
                 self._shown[peer, log_id, index] = item
                 self._work_in.send_nowait(Compare(peer, log_id, index))
+        return state is not None and state.node_id in self._machine.exposed
 
     def two_heads(self, one: bytes, other: bytes) -> None:
         """Two checkpoints by one author that contradict each other."""

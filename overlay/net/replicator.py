@@ -62,8 +62,11 @@ class ForkKeeper(Protocol):
         """FORK_PROOF. Must not block. Raises Refused: the link ends."""
         ...
 
-    def watch(self, event: HeadsDiffer | ItemShown) -> None:
-        """A peer has another copy than we, or has shown an item of it. Must not block."""
+    def watch(self, event: HeadsDiffer | ItemShown) -> bool:
+        """A peer has another copy than we, or has shown an item of it; True if its author is exposed already, and this no news.
+
+        Must not block.
+        """
         ...
 
 
@@ -72,7 +75,7 @@ class Replicator:
 
     def __init__(self, keeper: ChainKeeper, *, send: SendTo, rejected: Rejected) -> None:
         self.keeper = keeper
-        self.watch: Callable[[HeadsDiffer | ItemShown], None] = lambda _event: None  # see `ForkKeeper`
+        self.watch: Callable[[HeadsDiffer | ItemShown], bool] = lambda _event: False  # see `ForkKeeper`
         self.warning = ""  # why our store could not be read for a peer the last time; empty while it can
         self._machine = keeper.machine
         self._send = send
@@ -147,9 +150,9 @@ class Replicator:
                 case Misbehaved(peer=peer, reason=reason, detail=detail):
                     self._rejected(peer, reason, detail)
                 case HeadsDiffer(peer=peer, log_id=log_id):
-                    self._rejected(peer, Reason.FORKED, f"another history of log {log_id.hex()}")
+                    if not self.watch(event):
+                        self._rejected(peer, Reason.FORKED, f"another history of log {log_id.hex()}")
                     self._notify()
-                    self.watch(event)
                 case ItemShown():
                     self.watch(event)
         self.flush()

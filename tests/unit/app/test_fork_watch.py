@@ -163,11 +163,13 @@ async def test_a_proof_that_proves_nothing_ends_the_link(path: Path) -> None:
 async def test_two_copies_are_compared_until_there_is_a_proof(path: Path) -> None:
     async with around(path) as one:
         one.log.machine.peer_opened(BOB, trio.current_time())
-        one.watch.watch(HeadsDiffer(BOB, LOG, 5))
+        assert not one.watch.watch(HeadsDiffer(BOB, LOG, 5))
         assert one.engine.flushed == 1
         one.watch.watch(ItemShown(BOB, LOG, 4, EVE.right.entries[4].raw))
         await exposed(one)
         assert [peer for peer, _ in one.engine.told] == [BOB, CAROL]
+        assert one.watch.watch(HeadsDiffer(CAROL, LOG, 5))  # no news, and no fault of carol's
+        assert one.engine.flushed == 1
 
 
 async def test_a_peer_that_lies_about_its_copy_loses_its_link_and_one_that_is_silent_makes_its_author_suspected(
