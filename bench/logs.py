@@ -120,25 +120,27 @@ def _bare_sqlite() -> float:
 
 
 async def verify(runs: int) -> list[Row]:
-    """Every entry of a stored log from the mesh's root up, against its signatures alone, on one core.
+    """Every entry of a stored log from the mesh's root up, against its signatures alone, on one core, in processor time.
 
-    The same on two cores against one; and one bad entry that was planted has to be named.
+    The same on two cores against one, in time; and one bad entry that was planted has to be named.
     """
     cores = sorted(os.sched_getaffinity(0))
-    one, bare, two = [], [], []
+    one, bare, two, single = [], [], [], []
     async with _one() as node:
         await _append_all(node, TO_VERIFY)
         path, root = node.folder / AUDIT_STORE, node.engine.parts.trust().root
         for _ in range(runs):
             with _on(cores[:1]):
-                one.append(_verified(path, root, workers=0))
+                alone, used = _verified(path, root, workers=0)
+                one.append(used)
                 bare.append(_bare_libsodium(TO_VERIFY))
             if len(cores) > 1:
                 with _on(cores[:2]):
-                    two.append(_verified(path, root, workers=2))
+                    two.append(_verified(path, root, workers=2)[0])
+                    single.append(alone)
         _plant(path, root)
     rows = [row("verify_vs_libsodium", "1/s", one, bare)]
-    return rows if not two else [*rows, row("verify_two_cores", "1/s", two, one)]
+    return rows if not two else [*rows, row("verify_two_cores", "1/s", two, single)]
 
 
 @contextmanager
@@ -152,13 +154,14 @@ def _on(cores: list[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def _verified(path: Path, root: Root, *, workers: int) -> float:
-    """So many entries per second."""
-    began = time.perf_counter()
+def _verified(path: Path, root: Root, *, workers: int) -> tuple[float, float]:
+    """So many entries per second, and per second of this process's processor time."""
+    began, used = time.perf_counter(), time.process_time()
     report = verify_store(path, root, workers=workers)
-    took = time.perf_counter() - began
+    took, used = time.perf_counter() - began, time.process_time() - used
     report.demand()
-    return sum(log.size for log in report.logs) / took
+    size = sum(log.size for log in report.logs)
+    return size / took, size / used
 
 
 def _plant(path: Path, root: Root) -> None:
@@ -182,7 +185,7 @@ def _plant(path: Path, root: Root) -> None:
 def _bare_libsodium(count: int) -> float:
     public, secret = nacl.bindings.crypto_sign_seed_keypair(bytes(32))
     signed = nacl.bindings.crypto_sign(bytes(ENTRY_SIZE), secret)
-    began = time.perf_counter()
+    began = time.process_time()
     for _ in range(count):
         nacl.bindings.crypto_sign_open(signed, public)
-    return count / (time.perf_counter() - began)
+    return count / (time.process_time() - began)
