@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from audit.author import LogSigner as LogSigner
+    from audit.bundle_check import BundleReport as BundleReport
     from audit.entry import Entry as Entry
     from audit.member import open_log as open_log
     from audit.member import verify as verify
+    from audit.proofs import CheckedProof as CheckedProof
+    from audit.proofs import check_proof as check_proof
     from audit.query import Query as Query
+    from audit.tlog_proof import parse_tlog_proof as parse_tlog_proof
     from audit.verifier import Fault as Fault
     from audit.verifier import LogReport as LogReport
     from audit.verifier import Report as Report
@@ -19,9 +23,12 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "audit.author": ("LogSigner",),
+    "audit.bundle_check": ("BundleReport",),
     "audit.entry": ("Entry",),
     "audit.member": ("open_log", "verify"),
+    "audit.proofs": ("CheckedProof", "check_proof"),
     "audit.query": ("Query",),
+    "audit.tlog_proof": ("parse_tlog_proof",),
     "audit.verifier": ("Fault", "LogReport", "Report"),
     "audit.writer": ("LogWriter",),
 }

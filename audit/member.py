@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Final
 
 from audit.author import LogSigner
+from audit.bundle_check import BundleReport, is_bundle, verify_bundle
 from audit.verifier import Report, verify_store
 from audit.writer import LogWriter, wall_clock
 from overlay.core.certificates import Root
+from overlay.core.keys import MeshId
 from overlay.core.trust import Credentials
 from overlay.errors import UsageError
 from overlay.store.identity import load_session_keys
@@ -50,22 +52,26 @@ def open_log(
         raise
 
 
-def verify(path: str | Path, *, root: Root | None = None) -> Report:
-    """Check every entry of every log in a state folder or a store, from the mesh's root up; nothing recorded is believed.
+def verify(path: str | Path, *, root: Root | MeshId | None = None) -> Report | BundleReport:
+    """Check every entry of every log in a state folder, store or bundle, from the mesh's root up; nothing recorded is believed.
 
     Args:
-        path: a state folder, or the file with the logs; its node may run.
-        root: the mesh's founding root; None for the one that the folder was enrolled under.
+        path: a state folder, a file with logs, whose node may run, or a bundle.
+        root: the mesh's founding root, for a bundle its id is enough; None for the one that the folder was enrolled under.
 
     Raises:
         UsageError: there is no root to go by.
         StateDamaged: the file cannot be read at all.
+        Refused: the bundle is of another mesh.
     """
     path = Path(path)
+    if not path.is_dir() and root is not None and is_bundle(path):
+        return verify_bundle(path, root)
+    if isinstance(root, MeshId) or (root is None and not path.is_dir()):
+        hint = "or name the state folder of a member"
+        raise UsageError("who verifies a file has to name the root of the mesh", hint=hint)
     if not path.is_dir():
-        if root is None:
-            hint = "or name the state folder of a member"
-            raise UsageError("who verifies a file has to name the root of the mesh", hint=hint)
+        assert root is not None
         return verify_store(path, root)
     with StateFolder.open(path, exclusive=False) as folder:
         return verify_store(folder.file(AUDIT_STORE), root or root_of(folder))

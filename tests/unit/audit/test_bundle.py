@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import audit
 from audit.bundle import Wanted, write_bundle
 from audit.bundle_check import BundleReport, is_bundle, verify_bundle
 from audit.entry import parse_entry
 from audit.kept_forks import KeptFork
 from audit.raw_logs import RawLog, fill, split
 from overlay.core.mesh.chains import item_hash
-from overlay.errors import CheckFailed, Refused, StateDamaged
+from overlay.errors import CheckFailed, Refused, StateDamaged, UsageError
 from overlay.registry import Reason
 from tests.unit.audit.fork_kit import Forker
 from tests.unit.audit.proof_kit import Witnessed, witnessed_store
@@ -81,6 +82,9 @@ def test_a_bundle_holds_by_the_id_of_the_mesh_alone(world: Witnessed, bundle: Pa
     assert [proof.entry for proof in found.proofs] == [world.alice.entries[3]]
     assert any("entry 3 of alice" in line for line in found.lines)
     found.demand()
+    assert audit.verify(bundle, root=world.mesh.mesh_id) == found
+    with pytest.raises(UsageError):
+        audit.verify(world.path, root=world.mesh.mesh_id)
     assert is_bundle(bundle)
     assert not is_bundle(world.path)
 
