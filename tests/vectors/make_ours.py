@@ -12,6 +12,7 @@ from tests.vectors.make_admission import admission
 from tests.vectors.make_checkpoints import WITNESS, checkpoints
 from tests.vectors.make_credentials import credentials
 from tests.vectors.make_forks import forks
+from tests.vectors.make_logs import logs
 from tests.vectors.make_messages import OPENING, STREAM, messages
 from tests.vectors.vector_kit import ALICE, AT, BOB, H1, MESH, OURS, Json, hexed, private, value
 
@@ -84,6 +85,11 @@ FILES: dict[str, tuple[list[str], Json, Callable[[], Iterator[Json]]]] = {
         ["Checkpoints of a log of alice, which bob witnesses, as signed notes (C2SP). raw is the whole note.",
          "kind checkpoint: does the author's line hold? kind cosignature: does bob's, and is it of the time `at`?"],
         SIGNED_CONTEXT | {"peers": PEERS, "message_private": KEYS, "witness_private": WITNESS}, checkpoints,
+    ),
+    "logs.json": (
+        ["kind part: the body of EVIDENCE_PART; fields are those of the map, from 1 on.",
+         "kind replay: a boot log and a measurement list, and the digest over pcrs that was quoted of the machine."],
+        {}, logs,
     ),
     "forks.json": (
         ["Fork proofs against alice, judged for the time `at` (Unix seconds) by the root alone."], SIGNED_CONTEXT, forks,
