@@ -17,7 +17,7 @@ from overlay.errors import Refused
 from overlay.registry import FrameType, Reason
 
 EARLY_MAX: Final = 256  # messages of sessions that nobody listens to yet: our guess
-EARLY_BYTES_MAX: Final = 8 * MESSAGE_MAX  # of all of them: our guess, eight tell a new member what they have bound
+EARLY_BYTES_MAX: Final = 8 * MESSAGE_MAX  # of all of them: our guess
 
 Hear = Callable[[RoundMessage], None]
 Tell = Callable[[NodeId, FrameType, bytes], bool]

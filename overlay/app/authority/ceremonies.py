@@ -6,21 +6,23 @@ A ceremony that fails changes nothing, says why and who is to blame, and can be 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Final
 
 import trio
 
 from overlay.app.authority.keeper import Keeper
-from overlay.app.authority.resharing import PATIENCE, Assignment, GroupNews, Handover, Mending, joined
+from overlay.app.authority.others_bindings import joined, read_bindings
+from overlay.app.authority.resharing import PATIENCE, Assignment, GroupNews, Handover, Mending
 from overlay.app.authority.shares import Shares
 from overlay.app.authority.signing import OF_SIGNERS, Surroundings, is_of_next_key
 from overlay.app.authority.succeeding import CeremonyPorts, Succession, all_linked
+from overlay.core.authority.bindings import Bindings
 from overlay.core.authority.group_orders import Distribute, Refresh, Reshare
 from overlay.core.authority.order_payload import Order
 from overlay.core.authority.rollover import Rollover
 from overlay.core.authority.round_messages import RoundMessage
 from overlay.core.authority.stored_rollover import unpack_rollover
+from overlay.core.keys import NodeId
 from overlay.errors import OverlayError, Refused
 from overlay.net.background import spawn
 from overlay.registry import Reason, RoundKind
@@ -44,6 +46,7 @@ class Ceremonies:
         self._ports = ports
         self._one = trio.Lock()
         self._succession: Succession | None = None
+        self._handover: Handover | None = None
         self.on_refresh: Callable[[RoundMessage], None] = lambda _message: None  # another signer wants new shares
         self.on_repaired: Callable[[], None] = lambda: None
         self._told_locked = False
@@ -130,7 +133,11 @@ class Ceremonies:
     async def hand_over(self, assignment: Assignment) -> None:
         """The same, for who has claimed it. Raises OverlayError."""
         await self.shares.check()
-        await Handover(self._around, self._keeper, self.shares, self._ports, assignment, self._patience).run()
+        self._handover = Handover(self._around, self._keeper, self.shares, self._ports, assignment, self._patience)
+        try:
+            await self._handover.run()
+        finally:
+            self._handover = None
 
     @property
     def is_idle(self) -> bool:
@@ -155,32 +162,38 @@ class Ceremonies:
         """Get our share back from the others. Raises OverlayError."""
         async with self._one:
             await self.shares.check()
-            await self._mending.repair(await self._ask_group())
+            await self._mending.repair(*await self._ask_group())
         self.on_repaired()
 
-    async def _ask_group(self) -> GroupNews:
-        """What t members say alike of the key and its generation. Raises Refused."""
-        threshold, said = self._keeper.ledger.chain.newest.threshold, list[GroupNews]()
-        for member in self._keeper.ledger.chain.newest.member_ids:
+    async def _ask_group(self) -> tuple[GroupNews, Bindings]:
+        """What t members say alike of the key and its generation, and what they and we have bound. Raises Refused."""
+        ledger, said = self._keeper.ledger, dict[NodeId, GroupNews]()
+        members, threshold = ledger.chain.newest.member_ids, ledger.chain.newest.threshold
+        for member in members:
             if member != self._around.own_id and self._around.linked(member):
                 try:
-                    said.append(GroupNews.unpack(await self._ports.ask_group(member)))
+                    said[member] = GroupNews.unpack(await self._ports.ask_group(member))
                 except OverlayError:
                     continue
-        votes = Counter((one.generation, one.group.pack()) for one in said)
+        votes = Counter((one.generation, one.group.pack()) for one in said.values())
         [(found, count)] = votes.most_common(1) or [((0, b""), 0)]
         if count < threshold:
             raise Refused(Reason.NOT_ENOUGH_SIGNERS, f"{count} of {threshold} members say which generation is in force")
-        ledger, alike = self._keeper.ledger, [one for one in said if (one.generation, one.group.pack()) == found]
-        bindings = joined(ledger.bindings, [one.bindings for one in alike], threshold, len(ledger.chain.newest.member_ids))
-        return replace(alike[0], bindings=bindings)
+        alike = [node for node, one in said.items() if (one.generation, one.group.pack()) == found]
+        others = await read_bindings(self._ports.ask_bindings, alike, threshold)
+        return said[alike[0]], joined(ledger.bindings, others, threshold, len(members))
 
     def group_news(self) -> bytes:
         """What we tell a member that has lost its share. Raises Refused(NOT_A_SIGNER)."""
         share = self._keeper.ledger.share
         if share is None:
             raise Refused(Reason.NOT_A_SIGNER, "this node has no share")
-        return GroupNews(share.generation, share.group, self._keeper.ledger.bindings).pack()
+        return GroupNews(share.generation, share.group).pack()
+
+    def may_read_bindings(self, node: NodeId) -> bool:
+        """Members of the authority, and who is given a share by us at this moment."""
+        coming = self._handover is not None and node in self._handover.newcomers
+        return coming or self._keeper.ledger.is_signer(node)
 
     async def _help(self, message: RoundMessage) -> None:
         try:

@@ -6,13 +6,13 @@ promised otherwise.
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import trio
 
 from overlay.app.authority.keeper import Keeper
+from overlay.app.authority.others_bindings import joined, read_bindings
 from overlay.app.authority.runs import carry
 from overlay.app.authority.shares import NextShare, Shares
 from overlay.app.authority.signing import Surroundings
@@ -30,7 +30,6 @@ from overlay.core.authority.resharing import Reshared, Resharing
 from overlay.core.authority.round_messages import Outgoing, RoundMessage
 from overlay.core.authority.sharing import SIZE_MAX, GroupKey
 from overlay.core.keys import NodeId
-from overlay.core.limits import MESSAGE_MAX
 from overlay.core.wire import Array, Bytes, Tuple, UInt, make_map, open_map, sha256
 from overlay.errors import Refused
 from overlay.registry import Label, Reason, RoundKind
@@ -38,7 +37,6 @@ from overlay.registry import Label, Reason, RoundKind
 PLAN_WITHIN: Final = 10.0  # seconds until the operator's node has said who deals
 PATIENCE: Final = 24 * 3600.0  # protocol: a refresh waits so long for a member that is away
 OBJECT_WITHIN: Final = 20.0  # seconds until all members have signed the object
-BINDINGS_MAX: Final = MESSAGE_MAX - 64 * 1024
 
 HELPS_MAX: Final = 4  # repairs of one member at once: our guess, its older ones are given up
 HEARD: Final = frozenset({
@@ -53,26 +51,20 @@ _SIGNED: Final = Array(Tuple((Bytes(32), Bytes(64))), 64)
 
 @dataclass(frozen=True, slots=True)
 class GroupNews:
-    """What a dealer tells whoever is new: GROUP_KEY {generation, key, bindings}."""
+    """What a dealer tells whoever is new: GROUP_KEY {generation, key}. What it has bound is asked for."""
 
     generation: int
     group: GroupKey
-    bindings: Bindings = field(repr=False)
 
     def pack(self) -> bytes:
-        """The body. Raises Refused(TOO_LARGE)."""
-        bindings = self.bindings.pack()
-        if len(bindings) > BINDINGS_MAX:
-            raise Refused(Reason.TOO_LARGE, f"{len(bindings)} bytes of bindings where {BINDINGS_MAX} fit into a message")
-        return make_map(self.generation, self.group.pack(), bindings)
+        """The body."""
+        return make_map(self.generation, self.group.pack())
 
     @classmethod
     def unpack(cls, body: bytes) -> "GroupNews":
         """Raises Refused(MALFORMED, TOO_LARGE or UNSUPPORTED)."""
-        generation, group, bindings = open_map(
-            body, UInt(), Bytes(1, SIZE_MAX), Bytes(1, BINDINGS_MAX), limit=MESSAGE_MAX
-        )
-        return cls(generation, GroupKey.unpack(group), Bindings.unpack(bindings))
+        generation, group = open_map(body, UInt(), Bytes(1, SIZE_MAX), limit=2 * SIZE_MAX)
+        return cls(generation, GroupKey.unpack(group))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +108,11 @@ class Handover:
         self._heard: dict[tuple[RoundKind, NodeId], RoundMessage] = {}
         self._news = trio.Event()
         self._promised = False  # our signature as a member is out: others may complete the object without asking again
+
+    @property
+    def newcomers(self) -> frozenset[NodeId]:
+        """Who shall hold a share and holds none."""
+        return frozenset(self._new).difference(self._old)
 
     @property
     def is_refresh(self) -> bool:
@@ -165,7 +162,7 @@ class Handover:
             if share is None:
                 raise Refused(Reason.NOT_A_SIGNER, "our share is lost", hint="`overlay ca repair`")
             generation, group = share.generation, share.group
-            news = GroupNews(generation, group, ledger.bindings).pack()
+            news = GroupNews(generation, group).pack()
             await self._say(set(self._new) - set(self._old), RoundKind.GROUP_KEY, news)
         else:
             generation, group = await self._hear_group(dealers)
@@ -197,9 +194,10 @@ class Handover:
         group = GroupKey.unpack(packed)
         if group.public != self._before.root.public_key:
             raise Refused(Reason.WRONG_GENERATION, "the dealers hold another key than the authority's")
-        ledger = self._keeper.ledger
-        alike = [one.bindings for one in said.values() if (one.generation, one.group.pack()) == (generation, packed)]
-        ledger.bindings = joined(ledger.bindings, alike, self._before.threshold, len(self._old))
+        ledger, threshold = self._keeper.ledger, self._before.threshold
+        alike = [node for node, one in said.items() if (one.generation, one.group.pack()) == (generation, packed)]
+        others = await read_bindings(self._ports.ask_bindings, alike, threshold)
+        ledger.bindings = joined(ledger.bindings, others, threshold, len(self._old))
         await ledger.flush()
         return generation, group
 
@@ -347,8 +345,8 @@ class Mending:
         self._ports = ports
         self._helping: Counter[NodeId] = Counter()
 
-    async def repair(self, news: GroupNews) -> None:
-        """Get our share back. `news`: what members say of key and generation. Raises Refused."""
+    async def repair(self, news: GroupNews, bindings: Bindings) -> None:
+        """Get our share back. `news`: what members say of key and generation; `bindings`: ours and theirs. Raises Refused."""
         ledger, own = self._keeper.ledger, self._around.own_id
         members = ledger.chain.newest.member_ids
         helpers = tuple(node for node in members if node != own and self._around.linked(node))[: news.group.threshold]
@@ -364,7 +362,7 @@ class Mending:
         )
         await carry(machine, self._keeper.carrier, run, lambda node: node.short)
         assert machine.result is not None
-        ledger.bindings = news.bindings
+        ledger.bindings = bindings
         await ledger.flush()
         await ledger.keep_share(machine.result)
         self._keeper.desk.share_changed()
@@ -382,7 +380,7 @@ class Mending:
         run = session_for(message.session, message.sender)  # so nobody chooses a session that is another's
         self._helping[message.sender] += 1
         try:
-            plan = await self._plan(run, GroupNews(generation, share.group, ledger.bindings), helpers, message.sender)
+            plan = await self._plan(run, GroupNews(generation, share.group), helpers, message.sender)
             machine = Repair(
                 plan, own, share, self._around.chance, trio.current_time(), signer=self._ports.identity().message
             )
@@ -406,16 +404,3 @@ def session_for(session: bytes, what: bytes) -> bytes:
     """16 bytes for what goes on beside a run; not of a signature by a key to come."""
     found = sha256(Label.RESHARING, session, what)[:16]
     return bytes([found[0] & 0x7F]) + found[1:]
-
-
-def joined(own: Bindings, others: Sequence[Bindings], threshold: int, members: int) -> Bindings:
-    """Ours, and what signers say that does not contradict it: what t of n have signed is known to 2t - n of any t others at
-    least. Where these are three or more, two have to say the same: what one alone says, who may lie, would make us refuse for
-    ever. Where they are fewer one is enough: then what matters more is that we promise nothing twice.
-    """
-    wanted = 2 if 2 * threshold - members > 2 else 1
-    votes = Counter(row for one in others for rows in one.rows.values() for row in rows.values())
-    for row, count in votes.most_common():
-        if count >= wanted and own.get(row.kind, row.key) is None:
-            own = own.adding([row])
-    return own

@@ -30,6 +30,7 @@ from overlay.app.authority.signing import Surroundings
 from overlay.app.authority.succeeding import CeremonyPorts
 from overlay.app.authority.upkeep import Upkeep
 from overlay.app.authority.watching import Watching
+from overlay.core.authority.binding_pages import page_after
 from overlay.core.authority.contents import ClosingCheckpoint
 from overlay.core.certificates import VerifiedCertificate, verify_under
 from overlay.core.enrolment_files import Bundle
@@ -52,6 +53,7 @@ from overlay.store.membership import StoredCertificate
 from overlay.store.state import RENEWAL_ATTEMPT, StateFolder
 
 GROUP: Final = "overlay.group"
+BINDINGS: Final = "overlay.bindings"
 WHERE: Final = "overlay.where"
 ASK_WITHIN: Final = 25.0  # seconds for one signer, which may have to ask others
 
@@ -185,6 +187,12 @@ class Seat:
             raise NotAllowed("only members of the authority ask for this")
         return self.ceremonies.group_news()
 
+    async def serve_bindings(self, request: Request) -> bytes:
+        """The service `overlay.bindings`: to who has a share or is about to get one, a page of what we have bound."""
+        if not self.ceremonies.may_read_bindings(request.peer.node_id):
+            raise NotAllowed("only members of the authority ask for this")
+        return page_after(self.ledger.bindings, request.body)
+
     async def serve_policy(self, request: Request) -> bytes:
         """The service `overlay.policy`: an operator's node asks us, as a signer, to have a policy signed."""
         return await self.policies.serve(request)
@@ -208,7 +216,7 @@ class Seat:
         """What peers may ask us for."""
         return {
             METHOD: self.serve_renewal, WHERE: self.serve_where, GROUP: self.serve_group,
-            POLICY: self.serve_policy,
+            BINDINGS: self.serve_bindings, POLICY: self.serve_policy,
         }
 
     async def serve_renewal(self, request: Request) -> bytes:
@@ -251,6 +259,7 @@ class Seat:
             self._ceremonies = Ceremonies(around, self._keeper, self.parts.shares, CeremonyPorts(
                 folder=self.parts.folder, identity=lambda: engine.identity, sign=self.parts.sign, peer=engine.verified_peer,
                 heads=self.parts.heads, ask_group=lambda member: engine.call(member, GROUP, b"", ASK_WITHIN),
+                ask_bindings=lambda member, asked: engine.call(member, BINDINGS, asked, ASK_WITHIN),
             ), self.parts.refresh_wait)
             refreshing = Refreshing(
                 around, self._keeper, self._ceremonies, upkeep, self.parts.refresh_every,

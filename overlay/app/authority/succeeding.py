@@ -50,6 +50,7 @@ class CeremonyPorts:
     peer: Callable[[NodeId], VerifiedPeer | None]
     heads: Callable[[tuple[NodeId, ...]], tuple[ClosingCheckpoint, ...]]
     ask_group: Callable[[NodeId], Awaitable[bytes]]  # a member says which key it has a share of
+    ask_bindings: Callable[[NodeId, bytes], Awaitable[bytes]]  # and a page of what it has bound
 
 
 def message_keys(ports: CeremonyPorts, members: tuple[NodeId, ...]) -> Mapping[NodeId, bytes] | None:

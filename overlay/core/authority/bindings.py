@@ -8,11 +8,11 @@ replaced node to the next one by a row of its own, so that there, too, is one va
 over are left out at `without`; the signer refuses such certificates by time.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum, unique
-from typing import Final
+from typing import Any, Final
 
 from overlay.core.authority.record_requests import AuthorityObjectRequest, PolicyRequest, Roster
 from overlay.core.authority.request_kinds import TIME_MAX, to_seconds
@@ -33,7 +33,9 @@ KEEP_ROSTER: Final = timedelta(days=30)  # our guess
 FOR_EVER: Final = 0
 DAY: Final = 86_400
 
-_ROW: Final = Tuple((UInt(255), Bytes(1, 128), Bytes(32), UInt(TIME_MAX)))
+KEY_MAX: Final = 128  # bytes: our guess, names have 63
+
+ROW: Final = Tuple((UInt(255), Bytes(1, KEY_MAX), Bytes(32), UInt(TIME_MAX)))
 
 
 @unique
@@ -67,6 +69,11 @@ class Binding:
     value: bytes  # 32
     until: int = FOR_EVER
 
+    @property
+    def fields(self) -> list[int | bytes]:
+        """As it is stored and told."""
+        return [int(self.kind), self.key, self.value, self.until]
+
 
 Rows = Mapping[Bound, Mapping[bytes, Binding]]
 
@@ -97,12 +104,14 @@ class Bindings:
 
     def adding(self, new: Iterable[Binding]) -> "Bindings":
         """These and more rows; raises Refused(BOUND_OTHERWISE) if one contradicts."""
-        rows = dict(self.rows)
+        rows, copied = dict(self.rows), dict[Bound, dict[bytes, Binding]]()
         for row in new:
-            held = rows.get(row.kind, {})
+            if row.kind not in copied:
+                rows[row.kind] = copied[row.kind] = dict(rows.get(row.kind, {}))
+            held = copied[row.kind]
             if row.key in held and held[row.key].value != row.value:
                 raise Refused(Reason.BOUND_OTHERWISE, row.kind.name.lower())
-            rows[row.kind] = {**held, row.key: row}
+            held[row.key] = row
         return Bindings(rows)
 
     def less(self, rows: Collection[Binding]) -> "Bindings":
@@ -151,22 +160,30 @@ class Bindings:
         }
         return Bindings({kind: rows for kind, rows in kept.items() if rows})
 
+    def after(self, kind: int, key: bytes) -> Iterator[Binding]:
+        """All rows that come after that place, rising."""
+        for one in sorted(self.rows):
+            if one >= kind:
+                held = self.rows[one]
+                names = held if one > kind else [name for name in held if name > key]
+                yield from map(held.__getitem__, sorted(names))
+
     def pack(self) -> bytes:
         """As they are stored."""
-        rows = sorted(row for rows in self.rows.values() for row in rows.values())
-        return make_map([[int(row.kind), row.key, row.value, row.until] for row in rows])
+        return make_map([row.fields for row in self.after(0, b"")])
 
     @classmethod
     def unpack(cls, data: bytes) -> "Bindings":
         """Raises Refused(MALFORMED, TOO_LARGE or UNSUPPORTED)."""
-        (rows,) = open_map(data, Array(_ROW, BINDINGS_MAX // 40), limit=BINDINGS_MAX)
+        (rows,) = open_map(data, Array(ROW, BINDINGS_MAX // 40), limit=BINDINGS_MAX)
         found: dict[Bound, dict[bytes, Binding]] = {}
         last = (-1, b"")
-        for number, key, value, until in rows:
-            if number not in _KINDS or (number, key) <= last:
-                malformed("bindings are of known kinds, rising, and none is there twice")
-            last, kind = (number, key), _KINDS[number]
-            found.setdefault(kind, {})[key] = Binding(kind, key, value, until)
+        for fields in rows:
+            row = read_row(fields)
+            if (row.kind, row.key) <= last:
+                malformed("bindings are rising, and none is there twice")
+            last = (row.kind, row.key)
+            found.setdefault(row.kind, {})[row.key] = row
         return cls(found)
 
     def _name(self, request: IssueLeaf) -> list[Binding]:
@@ -190,6 +207,14 @@ class Bindings:
             raise Refused(_REFUSAL.get(claim.kind, Reason.BOUND_OTHERWISE), detail)
         if bound is None and claim.kind in _NEVER_BACK and any(_after(key, claim.key) for key in held):
             raise Refused(_NEVER_BACK[claim.kind], f"{claim.kind.name.lower()} goes backwards")
+
+
+def read_row(fields: list[Any]) -> Binding:
+    """Of what ROW has let through. Raises Refused(MALFORMED) for a kind that nobody knows."""
+    number, key, value, until = fields
+    if number not in _KINDS:
+        malformed("bindings are of known kinds")
+    return Binding(_KINDS[number], key, value, until)
 
 
 def check_time(request: Request, at: datetime) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from overlay.app.authority.carrier import EARLY_BYTES_MAX, EARLY_MAX, Carrier
-from overlay.app.authority.resharing import joined
+from overlay.app.authority.others_bindings import joined
 from overlay.core.authority.bindings import Binding, Bindings, Bound
 from overlay.core.authority.round_messages import RoundMessage
 from overlay.core.keys import MeshId, NodeId
