@@ -103,6 +103,7 @@ BEFORE_OPEN = {
     State.AWAIT_CHALLENGE: {FrameType.CHALLENGE},
     **{state: {FrameType.PROOF, FrameType.VERDICT, FrameType.GOODBYE} for state in ADMISSION - {State.AWAIT_CHALLENGE}},
 }
+BEFORE_OPEN[State.ADMITTED_US].add(FrameType.EVIDENCE_PART)  # we have shown evidence: the peer may ask for its logs
 
 
 @pytest.mark.parametrize("state", KEYED, ids=lambda state: state.name)
