@@ -91,10 +91,10 @@ class Follower:
             return self.met
         data = self._rest + data
         start, number, value = self._at.offset, self._at.entries, self._at.value
-        meets, sink, used = self._meets, self._sink, 0
+        meets, sink, used, h = self._meets, self._sink, 0, hashlib.sha256  # names that are found fast, for many entries
         for end, template, content, violation in _entries(data, number):
-            extended = ONES if violation else sha256(content)
-            value = sha256(value + extended)
+            extended = ONES if violation else h(content).digest()
+            value = h(value + extended).digest()
             if sink is not None:
                 sink(_describe(number, template, content, extended, violation=violation))
             number, used = number + 1, end
@@ -144,21 +144,21 @@ def _check_size(data: bytes) -> None:
 
 def _entries(data: bytes, number: int) -> Iterator[tuple[int, bytes, bytes, bool]]:
     """Each whole entry, the first of them with this number: where it ends, template, data of the template, violation."""
-    at, size = 0, len(data)
-    while at + _HEAD.size <= size:
-        pcr, digest, length = _HEAD.unpack_from(data, at)
+    at, size, unpack, head, sha1 = 0, len(data), _HEAD.unpack_from, _HEAD.size, hashlib.sha1
+    while at + head <= size:
+        pcr, digest, length = unpack(data, at)
         if pcr != PCR:
             bad_evidence(f"entry {number} of the measurement list is of PCR {pcr}")
         if length > NAME_MAX:
             bad_evidence(f"entry {number} of the measurement list has a template name of {length} bytes")
-        start = at + _HEAD.size + length
-        template = data[at + _HEAD.size : start]
+        start = at + head + length
+        template = data[at + head : start]
         found = _old_content(data, start) if template == _OLD else _content(data, start, number)
         if found is None:
             return
         at, content = found
         violation = digest == _VIOLATION
-        if not violation and hashlib.sha1(content).digest() != digest:  # noqa: S324 - what the kernel writes beside each entry
+        if not violation and sha1(content).digest() != digest:  # what the kernel writes beside each entry
             bad_evidence(f"entry {number} of the measurement list is not what its digest says")
         yield at, template, content, violation
         number += 1
