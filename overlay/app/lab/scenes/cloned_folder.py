@@ -1,4 +1,4 @@
-"""cloned-folder: a member's folder is copied to a second machine, and both run."""
+"""cloned-folder: a member's folder is copied, to a second machine where its keys are no TPM's, and both run."""
 
 import trio
 
@@ -43,8 +43,8 @@ async def attack(lab: Lab, actor: Machine) -> Observation:
 
 
 async def _clone(lab: Lab, actor: Machine, name: str) -> Machine:
-    """Another machine with the actor's folder."""
-    host = await lab.actor_host()
+    """Another machine with the actor's folder. Keys in a TPM are of no use elsewhere: the copy runs beside the first one."""
+    host = actor.host if lab.choice.evidence == "tpm" else await lab.actor_host()
     state = await trio.to_thread.run_sync(copy_folder, actor, host.folder / f"state-{name}")
     return Machine(f"{actor.name}-{name}", host, state, actor.node_id)
 
