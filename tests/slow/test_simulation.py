@@ -10,12 +10,12 @@ pytestmark = pytest.mark.slow
 NODES = 100
 LINKS = 8  # of each node, about: none has a link to all others
 ENTRIES = 10_000
-WALL = 120.0  # seconds
+LASTS = 120.0  # seconds of one core: nothing here waits
 SHARE = 1.3  # of the bytes of the entries that came
 
 
 def test_a_hundred_nodes_parted_for_ten_thousand_entries_are_complete_again() -> None:
-    began = time.monotonic()
+    began = time.process_time()
     with Scenario(1, nodes=NODES, degree=LINKS).told() as scenario:
         scenario.settle_down()
         scenario.part_in_halves()
@@ -25,11 +25,11 @@ def test_a_hundred_nodes_parted_for_ten_thousand_entries_are_complete_again() ->
         scenario.heal()
         scenario.all_is_complete(within=60)
         share = (scenario.traffic() - traffic) / (scenario.held() - held)
-        took = time.monotonic() - began
+        took = time.process_time() - began
         print(f"{share:.2f} x the bytes of the entries, {took:.0f} s")
         scenario.nobody_is_blamed()
     assert share <= SHARE
-    assert took <= WALL
+    assert took <= LASTS
 
 
 @pytest.mark.parametrize("seed", range(100, 120))
