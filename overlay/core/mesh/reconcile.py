@@ -221,6 +221,8 @@ class Reconcile:
         """What we owe the peers: (to, frame, body)."""
         out, self._out = self._out, []
         for peer_id, peer in self._peers.items():
+            if not peer.news:
+                continue
             news, peer.news = peer.news, {}
             out += [(peer_id, FrameType.HEADS, body) for body in make_heads(self.kind, news)]
         return out
