@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from audit.log import AuditLog
 from audit.witnessing import Witnessing
 from discovery.mdns import MdnsFinder
 from discovery.static import BookFinder, StaticFinder
+from overlay.app.authority.closings import read_copy
 from overlay.app.authority.gating import GateRing
 from overlay.app.authority.ledger import Ledger
 from overlay.app.authority.seat import Seat, SeatParts
@@ -41,6 +43,7 @@ from overlay.app.topic_keeper import TopicKeeper
 from overlay.app.tpm import missing, open_tpm, open_tpm_later, tpm_prover
 from overlay.app.version import VERSION
 from overlay.app.witnesses import WitnessPorts
+from overlay.core.authority.closing import Copy
 from overlay.core.authority.contents import ClosingCheckpoint
 from overlay.core.certificate_request import build_request
 from overlay.core.certificates import Root
@@ -427,7 +430,7 @@ class Setup:
             gate=lambda: self.ring.newest, ring=self.ring, addresses_of=self._addresses_of, learn=self.memory.learn,
             make_request=lambda: build_request(self.signer, name), install=self._endorser.install,
             shares=Shares(self.folder, self.ledger, self.identity.node_id, self._vault), sign=self.signer.sign,
-            heads=self._heads, log_ends=self._log_ends, refresh_wait=self.config.refresh_wait,
+            heads=self._heads, copy_of=self._copy_of, log_ends=self._log_ends, refresh_wait=self.config.refresh_wait,
             recovery_wait=self.config.recovery_wait, refresh_every=self.config.refresh_every, log=lambda: self.log,
             credentials_of=self._credentials_of,
         ))
@@ -440,6 +443,14 @@ class Setup:
         """Where the open logs of these nodes end, as far as they are held here."""
         newest = [logs[0] for node in nodes if (logs := self._logs_of(node))]
         return tuple(ClosingCheckpoint(log.node_id, log.log_id, log.size, log.root) for log in newest)
+
+    async def _copy_of(self, checkpoint: ClosingCheckpoint, settled: datetime) -> Copy:
+        """What is held here of a log that somebody would close."""
+        if self.log is None:
+            return Copy(knows_author=False)
+        return await self.log.read_store(partial(
+            read_copy, checkpoint=checkpoint, logs=self._logs_of(checkpoint.node_id), settled=settled
+        ))
 
     def _log_ends(self, nodes: tuple[NodeId, ...]) -> dict[LogName, LogEnd]:
         """The last entry of each of their logs."""

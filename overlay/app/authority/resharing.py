@@ -11,12 +11,13 @@ from typing import Final
 
 import trio
 
+from overlay.app.authority.closings import closing_problem
 from overlay.app.authority.keeper import Keeper
 from overlay.app.authority.others_bindings import joined, read_bindings
 from overlay.app.authority.runs import carry
 from overlay.app.authority.shares import NextShare, Shares
 from overlay.app.authority.signing import Surroundings
-from overlay.app.authority.succeeding import TURN, CeremonyPorts, all_linked, identity_of
+from overlay.app.authority.succeeding import PAUSE, TURN, CeremonyPorts, all_linked, identity_of
 from overlay.core.authority.bindings import Bindings
 from overlay.core.authority.contents import Contents, next_contents, read_next
 from overlay.core.authority.dealing import Plan
@@ -37,6 +38,7 @@ from overlay.registry import Label, Reason, RoundKind
 PLAN_WITHIN: Final = 10.0  # seconds until the operator's node has said who deals
 PATIENCE: Final = 24 * 3600.0  # protocol: a refresh waits so long for a member that is away
 OBJECT_WITHIN: Final = 20.0  # seconds until all members have signed the object
+CLOSING_WITHIN: Final = 8.0  # of these, until our copies of logs are as long as the leader's: our guess
 
 HELPS_MAX: Final = 4  # repairs of one member at once: our guess, its older ones are given up
 HEARD: Final = frozenset({
@@ -100,6 +102,7 @@ class Handover:
         self._ports = ports
         self._assignment = assignment
         self._patience = patience
+        self._begun = around.at()
         self._before: Contents = newest.contents
         self._old = newest.member_ids
         self._new = newest.member_ids if to is None else to.members
@@ -256,7 +259,16 @@ class Handover:
         right = (contents.member_ids, contents.threshold, contents.transcript)
         if right != (self._new, self._threshold, result.transcript_hash):
             raise Refused(Reason.BAD_AUTHORITY_OBJECT, "not what was reshared")
+        await self._check_closing(contents)
         return message.body
+
+    async def _check_closing(self, contents: Contents) -> None:
+        """Logs end where they do here; entries may be on their way. Raises Refused."""
+        until, own, copy_of = trio.current_time() + CLOSING_WITHIN, self._around.own_id, self._ports.copy_of
+        while problem := await closing_problem(contents, self._before, own, self._begun, copy_of):
+            if trio.current_time() >= until:
+                raise Refused(Reason.BAD_AUTHORITY_OBJECT, problem)
+            await trio.sleep(PAUSE)
 
     async def _signatures(self, payload: bytes, everybody: set[NodeId]) -> dict[NodeId, bytes]:
         """Of all new members, and each is good. Everybody gets all of them: so nobody alone can hold the object back, and the

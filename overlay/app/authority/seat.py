@@ -13,6 +13,7 @@ from attest.join import TpmJoinAppraiser
 from audit.log import AuditLog
 from overlay.app.authority.carrier import Carrier
 from overlay.app.authority.ceremonies import Ceremonies
+from overlay.app.authority.closings import CopyOf
 from overlay.app.authority.gating import GateRing
 from overlay.app.authority.hosting import Hosting, Ports
 from overlay.app.authority.keeper import Keeper
@@ -79,6 +80,7 @@ class SeatParts:
     log: Callable[[], AuditLog | None]  # ours and the copies of others'; None until a certificate that has ended is renewed
     sign: Callable[[bytes], bytes] = field(repr=False)  # by our identity key; blocks
     heads: Callable[[tuple[NodeId, ...]], tuple[ClosingCheckpoint, ...]]
+    copy_of: CopyOf
     log_ends: Callable[[tuple[NodeId, ...]], dict[LogName, LogEnd]] = field(default=lambda _nodes: {})
     credentials_of: Callable[[bytes], Credentials | None] = field(default=lambda _kid: None)  # by kid, as a log shows them
 
@@ -258,7 +260,8 @@ class Seat:
             restricted.renew, restricted.opened = self._hosting.renew, self._restricted_opened
             self._ceremonies = Ceremonies(around, self._keeper, self.parts.shares, CeremonyPorts(
                 folder=self.parts.folder, identity=lambda: engine.identity, sign=self.parts.sign, peer=engine.verified_peer,
-                heads=self.parts.heads, ask_group=lambda member: engine.call(member, GROUP, b"", ASK_WITHIN),
+                heads=self.parts.heads, copy_of=self.parts.copy_of,
+                ask_group=lambda member: engine.call(member, GROUP, b"", ASK_WITHIN),
                 ask_bindings=lambda member, asked: engine.call(member, BINDINGS, asked, ASK_WITHIN),
             ), self.parts.refresh_wait)
             refreshing = Refreshing(

@@ -3,12 +3,14 @@
 What comes next says `core/authority/rollover_actions.py`; here it is done, written down, and shown to the others.
 """
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 import trio
 
+from overlay.app.authority.closings import CopyOf, closing_problem
 from overlay.app.authority.keeper import Keeper
 from overlay.app.authority.runs import carry
 from overlay.app.authority.shares import NextShare, Shares
@@ -38,6 +40,7 @@ from overlay.store.state import ROLLOVER, StateFolder
 LINKS_WITHIN: Final = 10.0  # seconds until all members are linked: our guess
 TURN: Final = 0.3  # seconds from one member's turn to the next one's
 PAUSE: Final = 0.5  # after a step that did not work
+DOUBT: Final = 10.0  # seconds in which entries that others hold may still come: our guess
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,7 @@ class CeremonyPorts:
     sign: Callable[[bytes], bytes] = field(repr=False)  # by our identity key; blocks, for a TPM
     peer: Callable[[NodeId], VerifiedPeer | None]
     heads: Callable[[tuple[NodeId, ...]], tuple[ClosingCheckpoint, ...]]
+    copy_of: CopyOf
     ask_group: Callable[[NodeId], Awaitable[bytes]]  # a member says which key it has a share of
     ask_bindings: Callable[[NodeId, bytes], Awaitable[bytes]]  # and a page of what it has bound
 
@@ -87,6 +91,9 @@ class Succession:
         self._session = session_of(record.proposal)
         self._agreed: set[bytes] = set()  # by the new key
         self._keys_said: dict[NodeId, tuple[bytes | None, bytes | None]] = {}  # key and transcript, by new member
+        self._closed = b""  # a payload whose closing checkpoints agree with what we hold
+        self._looking: set[NodeId] = set()  # whose record is being looked at
+        self._doubts: dict[NodeId, tuple[bytes, float]] = {}  # whose payload does not agree, and since when; inf: it was told
         self._woken = trio.Event()
         self._writing = trio.Lock()
         self._over = False
@@ -302,6 +309,38 @@ class Succession:
             return
         if not self._believes(other, message.sender):
             return
+        if other.contents is None or other.payload in (self.record.payload, self._closed):
+            self._merge(other)
+        elif message.sender not in self._looking:
+            self._looking.add(message.sender)
+            spawn(self._around.nursery, self._look_at_closing, other, message.sender)
+
+    async def _look_at_closing(self, other: Rollover, sender: NodeId) -> None:
+        """Take a record over only if logs end where they do here; it is shown again and again, and so looked at."""
+        contents, proposal = other.contents, other.proposal
+        assert contents is not None
+        try:
+            problem = await closing_problem(
+                contents, proposal.before, self._around.own_id, proposal.proposed_at, self._ports.copy_of
+            )
+        except OverlayError as error:
+            problem = str(error)
+        finally:
+            self._looking.discard(sender)
+        if not problem:
+            self._closed = other.payload
+            self._merge(other)
+            return
+        payload, since = self._doubts.get(sender, (b"", 0.0))
+        now = trio.current_time()
+        if payload != other.payload:
+            since = now
+        if now - since >= DOUBT:
+            self._keeper.alarm(sender, Reason.BAD_AUTHORITY_OBJECT, problem)
+            since = math.inf
+        self._doubts[sender] = other.payload, since
+
+    def _merge(self, other: Rollover) -> None:
         merged = self.record.merged(other, self._around.own_id)
         if merged != self.record:
             self.record = merged
