@@ -8,10 +8,12 @@ from pathlib import Path
 import trio
 
 from audit.forks import parse_fork
+from audit.query import Query
 from audit.store import AuditStore
 from overlay.app.compose import open_node
 from overlay.app.lab.actor import forked_log
 from overlay.events import ForkExposed, QuarantineBegan
+from overlay.registry import EntryType
 from overlay.store.state import AUDIT_STORE
 from tests.shell.folder_kit import ALONE, Started, enrolled, started
 
@@ -48,11 +50,13 @@ async def test_a_fork_is_proven_and_its_author_put_out_on_every_node_within_seco
             (line,) = [text for text in one.node.statistics().warnings if "two stories" in text]
             assert line.startswith("eve has told two stories, proven: it has signed two entries number ")
         await eve.saw(QuarantineBegan(until=""))
-    for folder in (alices, bobs, carols):
+    root = alice.node.engine.parts.trust().root
+    for folder, owner in ((alices, alice), (bobs, bob), (carols, carol)):
         store = AuditStore.open_readonly(folder / AUDIT_STORE)
         (kept,) = store.forks()
+        told = {entry.node_id for entry in store.select(Query()) if entry.type == EntryType.FORK}
         store.close()
-        root = alice.node.engine.parts.trust().root
+        assert owner.node.node_id in told  # in its own log
         assert kept.verify(root).name == "eve"
         assert parse_fork(kept.raw).accused == kept.node_id
 
