@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from attest.areas import parse_area
+from overlay.app.tpm import open_tpm
+from overlay.core.certificate_profile import ek_tag
+from overlay.core.keys import MeshId
 from overlay.core.wire import sha256
 from tests.tpm.conftest import Swtpm
 from tests.unit.attest.event_log_kit import BOOT, Made, Measured, log
@@ -23,6 +27,7 @@ pytestmark = [
 
 PCRS = "0,1,2,3,4,5,6,7,8,10,14"
 NONCE = "00112233445566778899"
+MESH = MeshId(bytes(range(32)))
 ENTRIES = [Measured("/usr/bin/program-").at(number) for number in range(5)]
 
 
@@ -162,6 +167,9 @@ def test_what_a_tpm_shows_is_explained_by_logs_or_not(bench: Bench) -> None:
     assert found["explained"] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 14]
     assert found["separators_missing"] == []
     assert (found["ek_tag"], found["ek_issuer"], found["ek_above"]) == (None, "", 0)  # in no mesh, certified by nobody
+    tag = json.loads(bench.overlay(*words, "--mesh", str(MESH)).stdout)["ek_tag"]
+    with open_tpm(bench.tcti) as tpm:
+        assert tag == ek_tag(MESH, parse_area(tpm.endorsement_public()).name).hex()
     (bench.folder / "short.log").write_bytes(log(*BOOT[:-1]))
     short = json.loads(bench.overlay(*words[:4], "short.log", *words[5:]).stdout)
     assert short["explained"] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 10]
@@ -172,6 +180,7 @@ def test_what_a_tpm_shows_is_explained_by_logs_or_not(bench: Bench) -> None:
     [
         (("check", "--quote", "nothing", "--signature", "sig", "--key", "ak.pub"), "cannot read nothing"),
         (("check", "--quote", "quote", "--signature", "sig", "--key", "ak.pub", "--nonce", "xx"), "'xx' is not hexadecimal"),
+        (("show", "--mesh", "home"), "'home' is no id of a mesh"),
         (("learn", "--pcrs", "24"), "'24' is no list of PCRs"),
         (("policy",), "this machine is in no mesh"),
         (("policy", "boot.log"), "the policy is not TOML"),

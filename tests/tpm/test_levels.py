@@ -86,5 +86,6 @@ async def test_a_tpm_for_which_nobody_vouches_does_not_join_where_level_4_is_wan
     monkeypatch.setattr(policy_commands, "_check_own", lambda *_: None)  # alice, who has no TPM, may order it all the same
     async with opened(founded_with(tmp_path, Policy.default())) as alice:
         await alice.node.authority.policy('version = 2\nmode = "learn"\nminimum_level = 4\n')
-        with pytest.raises(OverlayError, match="level_too_low"):
+        with pytest.raises(OverlayError, match="level_too_low") as refused:
             await joined(tmp_path, alice, swtpm, tpm)
+        assert "overlay attest show" in refused.value.hint

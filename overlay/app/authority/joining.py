@@ -267,13 +267,20 @@ class _Search:
         return None
 
 
+ASK: Final = "ask an operator, who sees the reason in a signer's log"
+HINTS: Final = {
+    Reason.LEVEL_TOO_LOW: "operators do not know this TPM: `overlay attest show --mesh ID` prints what they can list",
+    Reason.EVIDENCE_NOT_ACCEPTED: "the policy wants a TPM: run `overlay doctor` to see whether there is one, and join with it",
+}
+
+
 class JoinOver(OverlayError):
     """No signer is left who could say yes."""
 
     exit_code = Refused.exit_code
 
     def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(f"{reason.name.lower()}: {detail}", hint="ask an operator, who sees the reason in a signer's log")
+        super().__init__(f"{reason.name.lower()}: {detail}", hint=HINTS.get(reason, ASK))
         self.reason = reason
 
 

@@ -23,6 +23,7 @@ from overlay.app.machine_logs import MachineLogs, read_bytes, read_logs
 from overlay.app.output import counted, note, plain, say, say_json, say_table
 from overlay.app.tpm import open_tpm
 from overlay.core.certificate_profile import ek_tag
+from overlay.core.keys import MeshId
 from overlay.core.policy import Policy
 from overlay.core.policy_file import parse_policy_toml
 from overlay.errors import UsageError
@@ -36,6 +37,7 @@ ZEROS: Final = bytes(32)
 
 boot_option = click.option("--boot-log", type=Path, metavar="FILE", help="Boot event log; else this machine's own.")
 ima_option = click.option("--ima", type=Path, metavar="FILE", help="Measurement list of the kernel; else this machine's own.")
+mesh_option = click.option("--mesh", "mesh_text", metavar="ID", help="The mesh in which to give the EK's tag; else our own.")
 pcrs_option = click.option("--pcrs", metavar="0,1,...", help="Which PCRs; else those of the mesh's policy, or 0,1,2,7,14.")
 
 
@@ -89,30 +91,34 @@ class Endorsement:
 
     def lines(self) -> list[str]:
         """For people."""
-        found = [] if self.tag is None else [f"EK tag in this mesh: {self.tag.hex()}"]
+        found = [] if self.tag is None else [f"EK tag in the mesh: {self.tag.hex()}"]
         if not self.issuer:
             return [*found, "EK certified by: nobody, as far as the TPM says"]
         return [*found, f"EK certified by: {self.issuer}; the TPM holds {counted(self.above, 'certificate')} above that one"]
 
 
-def _endorsement(invocation: Invocation, tcti: str | None) -> Endorsement:
+def _endorsement(invocation: Invocation, tcti: str | None, mesh_id: MeshId | None) -> Endorsement:
     with open_tpm(invocation.config(tcti=tcti).tcti) as tpm:
         name, chain = parse_endorsement_key(tpm.endorsement_public()).name, tpm.endorsement_chain()
     own = read_certificate(chain[0]) if chain else None
     issuer = "" if own is None else plain(own.issuer.rfc4514_string() or "a maker without a name")
-    mesh = _mesh(invocation)
-    return Endorsement(None if mesh is None else ek_tag(mesh.root.mesh_id, name), issuer, max(0, len(chain) - 1))
+    if mesh_id is None and (mesh := _mesh(invocation)) is not None:
+        mesh_id = mesh.root.mesh_id
+    return Endorsement(None if mesh_id is None else ek_tag(mesh_id, name), issuer, max(0, len(chain) - 1))
 
 
 @attest.command()
 @boot_option
 @ima_option
+@mesh_option
 @setting_option(SETTING["tcti"])
 @standard_options
-def show(invocation: Invocation, boot_log: Path | None, ima: Path | None, tcti: str | None) -> None:
-    """Show the PCRs of this machine's TPM, and to which of them its logs lead."""
-    logs = read_logs(boot_log, ima)
-    seen, owner = Seen.of(_values(invocation, tcti), logs), _endorsement(invocation, tcti)
+def show(
+    invocation: Invocation, boot_log: Path | None, ima: Path | None, mesh_text: str | None, tcti: str | None
+) -> None:
+    """Show the PCRs of this machine's TPM, to which of them its logs lead, and whose TPM it is."""
+    logs, mesh_id = read_logs(boot_log, ima), None if mesh_text is None else _mesh_id(mesh_text)
+    seen, owner = Seen.of(_values(invocation, tcti), logs), _endorsement(invocation, tcti, mesh_id)
     bitmap, missing = _policy_pcrs(invocation), separators_missing(seen.events)
     manifest = package_manifest(installed_root()).hex()
     if invocation.json:
@@ -264,6 +270,14 @@ def _bitmap(text: str) -> int:
     if not all(part.isdigit() and int(part) < PCR_MAX for part in numbers):
         raise UsageError(f"{text!r} is no list of PCRs", hint=f"for example 0,1,2,7,14; there are 0 to {PCR_MAX - 1}")
     return sum({1 << int(part) for part in numbers})
+
+
+def _mesh_id(text: str) -> MeshId:
+    """Raises UsageError."""
+    try:
+        return MeshId.parse(text)
+    except ValueError:
+        raise UsageError(f"{text!r} is no id of a mesh", hint="`overlay status` on a member shows it, 52 letters") from None
 
 
 def _hex(text: str) -> bytes:
