@@ -269,7 +269,7 @@ class _Search:
 
 ASK: Final = "ask an operator, who sees the reason in a signer's log"
 HINTS: Final = {
-    Reason.LEVEL_TOO_LOW: "operators do not know this TPM: `overlay attest show --mesh ID` prints what they can list",
+    Reason.LEVEL_TOO_LOW: "with a TPM that operators know: `overlay attest show --mesh ID` prints what they can list",
     Reason.EVIDENCE_NOT_ACCEPTED: "the policy wants a TPM: run `overlay doctor` to see whether there is one, and join with it",
 }
 
