@@ -12,6 +12,7 @@ SUITES: Final = ((VERSION, SUITE),)
 SUITE_NAME: Final = "Noise_XX_25519_AESGCM_SHA256+ML-KEM-768"
 
 COSE_SIGN1_TAG_BYTE: Final = 0xD2  # CBOR tag 18 (RFC 9052, section 2)
+COSE_SIGN_TAG: Final = b"\xd8\x62"  # CBOR tag 98 (RFC 9052, section 2): several signatures over one payload
 COSE_ES256: Final = -7
 COSE_EDDSA: Final = -8  # and not RFC 9864's -19: independent tools know this one
 
@@ -73,6 +74,9 @@ class Label:
     TRANSIENT: Final = b"overlay/1 transient\0"
     WITNESS: Final = b"overlay/1 witness\0"
     MANIFEST: Final = b"overlay/1 manifest\0"
+    WORKLOAD: Final = b"overlay/1 workload\0"
+    PLACEMENT: Final = b"overlay/1 placement\0"
+    WORK_RESULT: Final = b"overlay/1 work result\0"
 
     @classmethod
     def all(cls) -> dict[str, bytes]:
@@ -268,7 +272,7 @@ class EntryType(IntEnum):
     REVOCATION = 12
     POLICY = 13
     AUTHORITY = 14
-    WORK = 15  # reserved
+    WORK = 15
     TELEMETRY = 16  # reserved
     APPLICATION = 17
 
@@ -291,6 +295,40 @@ class ForkKind(IntEnum):
     LEAVES = 4
     ENTRY_AND_LEAF = 5
     TRUNCATION = 6  # reserved
+
+
+@unique
+class ArtifactType(IntEnum):
+    """Third part of field 6 of a workload: what its artifact is, and so how a worker runs it."""
+
+    PROGRAM = 1  # the kernel runs it: an ELF file, or a script that begins with #!
+    PYTHON = 2  # a script for the worker's Python
+    TASK = 3  # bytes that a library on the worker unpacks once all is checked, such as a pickled function
+
+
+@unique
+class WorkState(IntEnum):
+    """Field 5 of a result: how a run ended."""
+
+    EXITED = 1  # by itself; field 6 is its exit code
+    SIGNALLED = 2  # by a signal that the worker did not send; field 6 is its number
+    TIMED_OUT = 3
+    OUT_OF_MEMORY = 4
+    OUTPUT_TOO_LARGE = 5
+    STOPPED = 6  # by the worker; field 7 is the reason
+    NOT_STARTED = 7  # accepted, and then its artifact or an input was wrong; field 7 is the reason
+    LOST = 8  # the worker went down while it ran
+
+
+@unique
+class WorkEvent(IntEnum):
+    """Field 1 of an audit entry about work."""
+
+    START = 1
+    END = 2
+    STOP = 3  # one of its signers does not count any more
+    REFUSED = 4
+    PLACED_TWICE = 5  # two workers have started one run
 
 
 @unique
@@ -380,3 +418,19 @@ class Reason(IntEnum):
     TOO_MANY = 124  # more than the rate that is allowed
     NO_GRACE = 125  # expired for too long to be renewed
     UNLOGGED_CERTIFICATE = 126
+    SCHEDULER_SIGNATURE = 128  # of a placement
+    SCHEDULER_ROLE = 129
+    SCHEDULER_REVOKED = 130  # or in quarantine; before a run, or while it runs
+    WORKLOAD_MISMATCH = 131  # the placement is about another workload
+    ORIGINATOR_SIGNATURE = 132  # of a workload, by one of those who sign it
+    ORIGINATOR_ROLE = 133
+    ORIGINATOR_REVOKED = 134  # or in quarantine; before a run, or while it runs
+    DUAL_CONTROL = 135  # not signed by two nodes of two persons
+    SCHEDULER_NOT_ALLOWED = 136  # by who signed the workload
+    WRONG_WORKER = 137
+    WORK_TIME = 138  # before or after the time of the placement or the workload
+    WORK_REPLAYED = 139  # this placement, or this run, was here before
+    RUN_COUNT = 140
+    SCHEDULER_LEVEL = 141
+    ARTIFACT_MISMATCH = 142  # other bytes than the workload names, or more of them
+    PLACED_TWICE = 143  # two workers have started one run: an alarm
