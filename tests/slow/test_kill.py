@@ -10,7 +10,7 @@ import pytest
 import trio
 
 import audit
-from audit.fork_store import known_forks
+from audit.kept_forks import known_forks
 from audit.member import root_of
 from audit.store import AuditStore
 from overlay.app.client import connect_local
