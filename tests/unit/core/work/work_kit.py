@@ -1,16 +1,23 @@
 """A small mesh for work: who wants something run, a second person, a scheduler and a worker, and what they sign."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from overlay.core.certificate_profile import LeafFacts
+from overlay.core.keys import NodeId
+from overlay.core.members import Members
+from overlay.core.policy_parts import Need, Needs
+from overlay.core.trust import Quarantine, TrustSet
 from overlay.core.wire import sha256
 from overlay.core.work.envelopes import Assignment, SignedPlacement, SignedResult, SignedWorkload
 from overlay.core.work.result import WorkResult
 from overlay.core.work.signing import countersign_workload, place, sign_result, sign_workload
+from overlay.core.work.view import WorkerView
 from overlay.core.work.workload import Artifact, File, Workload
 from overlay.registry import ArtifactType, WorkState
 from tests.unit.core.authority_kit import HOUR, NOW, Member, make_member, make_mesh
+from tests.unit.core.revocation_kit import make_list, revoked
 from tests.unit.core.session_kit import local
 
 MESH = make_mesh()
@@ -68,3 +75,48 @@ def make_result(placement: SignedPlacement, **changes: Any) -> WorkResult:
 
 def report(placement: SignedPlacement, by: Member = WORKER, **changes: Any) -> SignedResult:
     return sign_result(make_result(placement, **changes), own=local(by), mesh_id=MESH.mesh_id)
+
+
+class Levels:
+    """What links have shown, by node; 1 for whoever is not named, None for one that is not linked. Also what others find."""
+
+    def __init__(self) -> None:
+        self.shown: dict[NodeId, int | None] = {}
+        self.limits: dict[NodeId, int] = {}
+        self.fault: Exception | None = None
+
+    def shown_level(self, node_id: NodeId) -> int | None:
+        if self.fault is not None:
+            raise self.fault
+        return self.shown.get(node_id, 1)
+
+    def limit(self, node_id: NodeId) -> int:
+        return self.limits.get(node_id, 5)
+
+
+def view(levels: Levels | None = None, own: Member = WORKER, **changes: Any) -> WorkerView:
+    known = levels or Levels()
+    fields: dict[str, Any] = {
+        "own": own.peer, "trust": MESH.trust, "members": Members(), "shown_level": known.shown_level, "limit": known.limit,
+    }  # fmt: skip
+    return WorkerView(**(fields | changes))
+
+
+def without(*members: Member) -> TrustSet:
+    """What is trusted once these nodes are revoked."""
+    found = MESH.trust
+    for number, one in enumerate(members, 1):
+        found = found.with_list(make_list(MESH, revoked(one), number=number))
+    return found
+
+
+def quarantining(member: Member) -> TrustSet:
+    """What is trusted while this node is in quarantine."""
+    return MESH.trust.with_quarantine(Quarantine(member.node_id, NOW + HOUR, bytes(32)))
+
+
+def needing(role: str, level: int) -> TrustSet:
+    """A mesh whose policy lets a role count from a level on."""
+    needs = Needs(roles=(Need(role, level),))
+    policy = replace(MESH.trust.policy.policy, version=2, needs=needs)
+    return MESH.trust.with_policy(MESH.authority.sign_policy(policy))
