@@ -48,6 +48,7 @@ from overlay.store.state import (
     TOPIC_STORE,
     TRUST,
     UPKEEP,
+    WORK_STORE,
 )
 
 IDENTITY: Final = (IDENTITY_SEED, IDENTITY_TPM, AK_TPM)
@@ -56,7 +57,7 @@ TEXTS: Final = (PEERS, SETTINGS)
 KEPT: Final = (*CHECKED, *TEXTS, AUDIT_STORE)
 LEFT_OUT: Final = (  # shares and what signers promised: an old copy would sign or promise something twice
     FORMAT_FILE, LOCK_FILE, CONTROL_SOCKET, RESTORED, SESSION_KEYS, FOUNDING_KEY, SHARE, SHARE_NEXT, BINDINGS, INVITES,
-    RECOVERY, RENEWALS, ROLLOVER, RENEWAL_ATTEMPT, TOPIC_STORE, UPKEEP, GATE_KEYS,
+    RECOVERY, RENEWALS, ROLLOVER, RENEWAL_ATTEMPT, TOPIC_STORE, WORK_STORE, UPKEEP, GATE_KEYS,
 )
 MANIFEST_MAX: Final = 16 * 1024  # our guess: 14 names and a few facts
 PIECE: Final = 256 * 1024

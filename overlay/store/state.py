@@ -56,6 +56,7 @@ GATE_KEYS: Final = "gate.key"
 PEERS: Final = "peers.json"
 AUDIT_STORE: Final = "audit.sqlite3"
 TOPIC_STORE: Final = "topics.sqlite3"
+WORK_STORE: Final = "work.sqlite3"
 CONTROL_SOCKET: Final = "control.sock"
 
 TRIES: Final = 4
