@@ -8,13 +8,15 @@ Never in a body: tokens, nonces, keys, or a person's data other than salted hash
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, Final
 
 from overlay.core.keys import NodeId, base32
 from overlay.core.trust import Credentials
 from overlay.core.wire import Array, Bytes, Kind, Maybe, Text, UInt, malformed, read_map
+from overlay.core.work.envelopes import SIGNED_PLACEMENT_MAX
 from overlay.errors import Refused, UsageError
-from overlay.registry import EntryType, Reason
+from overlay.registry import EntryType, Reason, WorkEvent, WorkState
 
 Body = Mapping[int, Any]
 
@@ -54,10 +56,18 @@ FORMS: Final[Mapping[EntryType, tuple[tuple[str, Kind], ...]]] = {
     EntryType.REVOCATION: (("number", UInt()), ("list_hash", _HASH), ("nodes", Array(_NODE, REVOKED_MAX))),
     EntryType.POLICY: (("version", UInt()), ("policy_hash", _HASH)),
     EntryType.AUTHORITY: (("number", UInt(2**32 - 1)), ("object_hash", _HASH)),
+    EntryType.WORK: (  # made and read by work_bodies.py
+        ("event", UInt(255)), ("name", Maybe(Text(WORD_MAX))), ("workload", Maybe(_HASH)), ("run", Maybe(UInt())),
+        ("placement", Maybe(_HASH)), ("scheduler", Maybe(_NODE)), ("originators", Maybe(Array(_NODE, 2))),
+        ("carried", Maybe(Bytes(1, SIGNED_PLACEMENT_MAX))), ("state", Maybe(UInt(255))), ("number", Maybe(UInt(255))),
+        ("result", Maybe(_HASH)), ("reason", Maybe(UInt(255))), ("peer", Maybe(_NODE)), ("detail", Maybe(Text(DETAIL_MAX * 2))),
+    ),
 }  # fmt: skip
 
 _APPLICATION: Final[tuple[Kind, ...]] = (Text(APPLICATION_TYPE_MAX), Bytes(0, 61_440))
-_NODES: Final = frozenset({"peer", "node", "operator"})
+_NODES: Final = frozenset({"peer", "node", "operator", "scheduler"})
+_LISTS_OF_NODES: Final = frozenset({"nodes", "originators"})
+_WORDS: Final[Mapping[str, type[IntEnum]]] = {"reason": Reason, "event": WorkEvent, "state": WorkState}
 
 
 def make_body(entry_type: EntryType, **values: Any) -> Body:
@@ -279,10 +289,13 @@ def describe(entry_type: int, body: Body) -> dict[str, Any]:
 def _show_field(name: str, value: Any) -> Any:
     if name in _NODES:
         return base32(value)
-    if name == "nodes":
+    if name == "carried":
+        return f"{len(value)} bytes"
+    if name in _LISTS_OF_NODES:
         return [base32(node) for node in value]
-    if name == "reason" and isinstance(value, int):
-        return Reason(value).name.lower() if value in Reason._value2member_map_ else value
+    if name in _WORDS and isinstance(value, int):
+        words = _WORDS[name]
+        return words(value).name.lower() if value in words._value2member_map_ else value
     return _show(value)
 
 

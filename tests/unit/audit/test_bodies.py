@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from audit import bodies
 from audit.bodies import FORMS, application, describe, make_body, read_application, read_body
+from audit.work_bodies import work_refused
 from overlay.core.keys import NodeId
 from overlay.core.wire import decode, encode
 from overlay.errors import Refused, UsageError
@@ -30,6 +31,7 @@ EXAMPLES = {
     EntryType.REVOCATION: bodies.revocation(3, b"\7" * 32, [PEER]),
     EntryType.POLICY: bodies.policy(2, b"\4" * 32),
     EntryType.AUTHORITY: bodies.authority(0, b"\5" * 32),
+    EntryType.WORK: work_refused(PEER, Reason.SCHEDULER_ROLE, "bob has not the role", workload=b"\7" * 32, run=1),
 }
 
 
