@@ -12,7 +12,7 @@ again as it begins, since one may have been revoked meanwhile. What a guard rais
 import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum, auto
 from typing import Final
@@ -21,6 +21,7 @@ from overlay.core.guard import asked
 from overlay.core.work.checks import Run, check_assignment, check_still, check_times
 from overlay.core.work.envelopes import Assignment
 from overlay.core.work.records import Memory, RunRecord
+from overlay.core.work.seen_credentials import SeenCredentials
 from overlay.core.work.view import WorkerView
 from overlay.errors import LocalProtocolError, Refused
 from overlay.registry import Reason
@@ -87,6 +88,7 @@ class WorkBook:
         self._memory = Memory.of(records, since)
         self._held: dict[bytes, _Held] = {}
         self._at_once = at_once
+        self._seen = SeenCredentials()
         self._recheck = math.inf
 
     @property
@@ -102,7 +104,7 @@ class WorkBook:
     def receive(self, raw: bytes, view: WorkerView, now: float, at: datetime) -> Accepted | Declined:
         """An assignment came."""
         try:
-            run = asked(lambda: check_assignment(raw, view, self._memory, at))
+            run = asked(lambda: check_assignment(raw, replace(view, seen=self._seen), self._memory, at))
             self._check_room(run)
         except Refused as error:
             return Declined(error.reason, error.detail, error.hint, _claimed(raw))

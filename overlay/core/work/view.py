@@ -13,6 +13,7 @@ from overlay.core.guard import asked
 from overlay.core.keys import MeshId, NodeId
 from overlay.core.members import Members
 from overlay.core.trust import Credentials, TrustSet, VerifiedPeer
+from overlay.core.work.seen_credentials import SeenCredentials
 from overlay.errors import Refused
 from overlay.registry import Reason
 
@@ -32,6 +33,7 @@ class WorkerView:
     shown_level: Callable[[NodeId], int | None] = field(repr=False)  # by its lease; None for one that is not linked
     limit: Callable[[NodeId], int] = field(repr=False)  # the highest level that counts, for what others have found
     dual_control: bool = False  # whether this worker takes only what two persons have signed
+    seen: SeenCredentials = field(default_factory=SeenCredentials, repr=False, compare=False)
 
     @property
     def mesh_id(self) -> MeshId:
@@ -44,7 +46,7 @@ class WorkerView:
         Raises:
             Refused: any reason of `TrustSet.verify` but REVOKED and QUARANTINED.
         """
-        return replace(self.trust, lists=(), quarantines=frozenset()).verify(credentials, at)
+        return self.seen.verify(credentials, replace(self.trust, lists=(), quarantines=frozenset()), at)
 
     def check_standing(self, peer: VerifiedPeer, at: datetime, barred: Reason, who: str) -> None:
         """Whether anything speaks against it now.
