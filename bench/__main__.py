@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 import trio
 
-from bench import authority, forwarding, idle, links, logs, long_logs, measured, neighbours, quotes, streams
+from bench import authority, forwarding, idle, links, logs, long_logs, measured, neighbours, quotes, streams, work
 from bench.row import Row
 from overlay.errors import HostLacks
 
@@ -52,6 +52,10 @@ ROWS: dict[str, Callable[[int], Awaitable[list[Row]]]] = {
     "key_generation_16_ms": authority.generation,
     "revocation_20_nodes_ms": authority.revocation,
     "join_swtpm_s": authority.joining,
+    "work_check_ms": work.checks,
+    "work_check_two_persons_ms": work.checks,
+    "work_check_again_ms": work.checks,
+    "artifact_hash_gb_per_s": work.hashing,
 }
 
 
