@@ -77,6 +77,7 @@ class Label:
     WORKLOAD: Final = b"overlay/1 workload\0"
     PLACEMENT: Final = b"overlay/1 placement\0"
     WORK_RESULT: Final = b"overlay/1 work result\0"
+    TELEMETRY: Final = b"overlay/1 telemetry\0"
 
     @classmethod
     def all(cls) -> dict[str, bytes]:
@@ -273,7 +274,7 @@ class EntryType(IntEnum):
     POLICY = 13
     AUTHORITY = 14
     WORK = 15
-    TELEMETRY = 16  # reserved
+    TELEMETRY = 16
     APPLICATION = 17
 
 
@@ -434,3 +435,8 @@ class Reason(IntEnum):
     SCHEDULER_LEVEL = 141
     ARTIFACT_MISMATCH = 142  # other bytes than the workload names, or more of them
     PLACED_TWICE = 143  # two workers have started one run: an alarm
+    TELEMETRY_REPEATED = 144  # a batch that was here before
+    TELEMETRY_GAP = 145  # batches that never came, though they were asked for
+    TELEMETRY_FORKED = 146  # two different batches, or a batch and an anchor, about one place of a stream: an alarm
+    TELEMETRY_ROOT = 147  # not the records that were signed, or another number of them
+    TELEMETRY_WITHHELD = 148  # the audit log of an author says that it has sent more

@@ -1,0 +1,1 @@
+"""Signed telemetry: chains of batches, and a collector that verifies before it counts. Sans-IO."""
