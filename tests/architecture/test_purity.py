@@ -15,6 +15,7 @@ SHELLS = (
     "overlay.testing",
     "overlay.blocking",
     "overlay.aio",
+    "overlay.work",  # a node, for its desk
     "discovery.interfaces",  # the host's addresses
     "discovery.mdns",  # a socket
     "discovery.search",  # tasks
