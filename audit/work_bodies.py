@@ -4,6 +4,7 @@ An entry about a start carries the placement with its credentials, so that two o
 did; whoever reads any of the others finds the start by the hash of its placement.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from audit.bodies import Body, make_body, read_body
@@ -11,7 +12,6 @@ from audit.entry import Entry
 from overlay.core.keys import NodeId
 from overlay.core.work.checks import Run
 from overlay.core.work.envelopes import SignedResult
-from overlay.core.work.starts import PlacedTwice
 from overlay.errors import Refused
 from overlay.registry import EntryType, Reason, WorkEvent
 
@@ -47,12 +47,13 @@ def work_refused(
     )  # fmt: skip
 
 
-def work_placed_twice(found: PlacedTwice) -> Body:
-    """Two workers have started one run. The placements are in their logs."""
-    workers = " and ".join(str(worker) for worker in found.workers)
+def work_placed_twice(workload: bytes, run: int, schedulers: Sequence[str], workers: Sequence[str]) -> Body:
+    """Two workers have started one run: their ids, and those of one or two schedulers. The placements are in their logs."""
+    detail = f"started by {' and '.join(workers)}"
+    proven = NodeId.parse(schedulers[0]) if len(schedulers) == 1 else None
     return make_body(
-        EntryType.WORK, event=int(WorkEvent.PLACED_TWICE), workload=found.workload, run=found.run,
-        scheduler=found.schedulers[0].node_id if found.is_proof else None, reason=int(Reason.PLACED_TWICE), detail=workers,
+        EntryType.WORK, event=int(WorkEvent.PLACED_TWICE), workload=workload, run=run, scheduler=proven,
+        reason=int(Reason.PLACED_TWICE), detail=detail if proven else f"{detail}; placed by {' and '.join(schedulers)}",
     )  # fmt: skip
 
 

@@ -270,3 +270,17 @@ class AuthorityAlarm(NodeEvent):
     node: str
     reason: Reason
     detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlacedTwice(NodeEvent):
+    """Two workers have started one run of signed work: proof against the scheduler that placed both, where it is one.
+
+    `workload` is the hash of the workload, in hex. The placements are in the workers' logs.
+    """
+
+    names: tuple[str, ...]  # of the schedulers: one, or two
+    schedulers: tuple[str, ...]
+    workload: str
+    run: int
+    workers: tuple[str, ...]

@@ -14,6 +14,7 @@ import trio
 
 from audit import bodies
 from audit.log import AuditLog
+from audit.work_bodies import work_placed_twice
 from overlay.app.version import VERSION
 from overlay.core.keys import NodeId
 from overlay.errors import OverlayError
@@ -32,6 +33,7 @@ from overlay.events import (
     PeerWarning,
     PolicyChanged,
     RevocationsChanged,
+    RunPlacedTwice,
     ServiceRefused,
     TrustLost,
 )
@@ -112,7 +114,7 @@ class Chronicle:
                 pass
             case (
                 PeerWarning() | OrderTaken() | CertificateSigned() | RevocationsChanged() | PolicyChanged() | AuthorityChanged()
-                | EndComes() | ForkExposed()
+                | EndComes() | ForkExposed() | RunPlacedTwice()
             ):
                 return _of_mesh(event)
             case LinkRefused() if not event.by_peer:
@@ -167,6 +169,8 @@ def _of_mesh(event: NodeEvent) -> Draft | None:
         case ForkExposed():
             proof, what = bytes.fromhex(event.proof), ForkKind[event.kind.upper()]
             return EntryType.FORK, bodies.fork(NodeId.parse(event.node), what, proof, detail=event.detail[:512])
+        case RunPlacedTwice():
+            return EntryType.WORK, work_placed_twice(bytes.fromhex(event.workload), event.run, event.schedulers, event.workers)
     return _in_force(event)
 
 

@@ -43,6 +43,7 @@ from overlay.app.topic_keeper import TopicKeeper
 from overlay.app.tpm import missing, open_tpm, open_tpm_later, tpm_prover
 from overlay.app.version import VERSION
 from overlay.app.witnesses import WitnessPorts
+from overlay.app.work.start_alarms import StartAlarms
 from overlay.core.authority.closing import Copy
 from overlay.core.authority.contents import ClosingCheckpoint
 from overlay.core.certificate_request import build_request
@@ -169,6 +170,7 @@ async def _running(
                 tasks.start_soon(memory.run)
                 tasks.start_soon(witnessing.run)
                 await setup.standings.load(log)
+                await setup.starts.load(log)
                 watching = (chronicle.observe, memory.observe, setup.standings.observe, *observers)
                 async with _engine(setup, assembly, log, topics, watching, witnessing) as node:
                     yield node
@@ -198,7 +200,7 @@ async def _engine(
 ) -> AsyncIterator[LocalNode]:
     """The running engine, and the control server before it."""
     async with run_node(assembly.parts, observers, assembly.session) as engine:
-        setup.engine = setup.standings.engine = engine
+        setup.engine = setup.standings.engine = setup.starts.engine = engine
         topics.engine = engine
         setup.forwarding.engine = engine
         if setup.witnesses is not None:
@@ -301,6 +303,7 @@ class Setup:
         self.signer = identity_signer(folder, tpm)
         self._floor = raise_floor(folder, self.identity.verified.certificate.not_before)
         self.standings = Standings(self.identity.node_id, self.ledger, self.at)
+        self.starts = StartAlarms(self.trust)
         self.seat = self._make_seat()
 
     @classmethod

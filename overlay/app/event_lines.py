@@ -27,6 +27,7 @@ from overlay.events import (
     QuarantineBegan,
     QuarantineEnded,
     RevocationsChanged,
+    RunPlacedTwice,
     ServiceRefused,
     TrustLost,
 )
@@ -103,8 +104,15 @@ def _of_fork(event: NodeEvent) -> str:
             return f"{event.name} has told two stories, proven: it has signed {event.detail}; it is out"
         case ForkSuspected():
             return f"{event.node[:8]} is suspected of two stories, by a copy of {event.by[:8]}: {event.detail}"
+        case RunPlacedTwice():
+            where = " and ".join(worker[:8] for worker in event.workers)
+            return f"alarm: run {event.run} of work {event.workload[:8]} was placed twice, by {_names(event)}: on {where}"
     fields = event.fields()
     return " ".join([str(fields.pop("event")), *(f"{key}={value}" for key, value in fields.items())])
+
+
+def _names(event: RunPlacedTwice) -> str:
+    return " and ".join(event.names) + ", proven" * (len(event.names) == 1)
 
 
 def _of_quarantine(event: QuarantineBegan | QuarantineEnded) -> str:

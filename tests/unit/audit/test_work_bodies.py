@@ -86,7 +86,9 @@ def test_a_run_that_was_placed_twice_is_found_from_entries_of_two_logs() -> None
         assert carried is not None
         found = watch.heard(made.node_id, carried, MESH.trust)
     assert found is not None
-    shown = describe(EntryType.WORK, entry(work_placed_twice(found), SECOND).body)
+    names, workers = [str(peer.node_id) for peer in found.schedulers], [str(worker) for worker in found.workers]
+    made = entry(work_placed_twice(found.workload, found.run, names, workers), SECOND)
+    shown = describe(made.type, made.body)
     assert shown["scheduler"] == str(SCHEDULER.node_id) and shown["reason"] == "placed_twice"
     assert str(WORKER.node_id) in shown["detail"] and str(OTHER_WORKER.node_id) in shown["detail"]
 
