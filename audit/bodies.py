@@ -12,6 +12,7 @@ from enum import IntEnum
 from typing import Any, Final
 
 from overlay.core.keys import NodeId, base32
+from overlay.core.telemetry.anchor import ANCHORS
 from overlay.core.trust import Credentials
 from overlay.core.wire import Array, Bytes, Kind, Maybe, Text, UInt, malformed, read_map
 from overlay.core.work.envelopes import SIGNED_PLACEMENT_MAX
@@ -62,6 +63,7 @@ FORMS: Final[Mapping[EntryType, tuple[tuple[str, Kind], ...]]] = {
         ("carried", Maybe(Bytes(1, SIGNED_PLACEMENT_MAX))), ("state", Maybe(UInt(255))), ("number", Maybe(UInt(255))),
         ("result", Maybe(_HASH)), ("reason", Maybe(UInt(255))), ("peer", Maybe(_NODE)), ("detail", Maybe(Text(DETAIL_MAX * 2))),
     ),
+    EntryType.TELEMETRY: (("streams", ANCHORS),),  # made and read by overlay/core/telemetry/anchor.py
 }  # fmt: skip
 
 _APPLICATION: Final[tuple[Kind, ...]] = (Text(APPLICATION_TYPE_MAX), Bytes(0, 61_440))

@@ -5,18 +5,19 @@
 `size`: batches signed so far; `head`: hash of the last one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from overlay.core.telemetry.batch import SEQ_MAX, STREAM_ID_SIZE, STREAM_NAME_MAX
-from overlay.core.wire import Array, Bytes, Text, Tuple, UInt, make_map, open_map
+from overlay.core.wire import Array, Bytes, Text, Tuple, UInt, read_map
 
 ANCHOR_EVERY: Final = 60.0  # protocol, seconds
 ANCHORED_MAX: Final = 64  # streams in one entry: our guess
-ANCHOR_BYTES: Final = 16 * 1024
 
-_ONE: Final = Tuple((Text(STREAM_NAME_MAX), Bytes(STREAM_ID_SIZE), UInt(SEQ_MAX), Bytes(32), UInt()))
+ANCHORS: Final = Array(
+    Tuple((Text(STREAM_NAME_MAX), Bytes(STREAM_ID_SIZE), UInt(SEQ_MAX), Bytes(32), UInt())), ANCHORED_MAX
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +31,12 @@ class Anchored:
     dropped: int
 
 
-def pack_anchor(streams: Sequence[Anchored]) -> bytes:
-    """The body of the entry. Raises ValueError for too many."""
-    if len(streams) > ANCHORED_MAX:
-        raise ValueError(f"at most {ANCHORED_MAX} streams in one entry")
-    return make_map([[one.name, one.stream, one.size, one.head, one.dropped] for one in streams])
+def anchor_body(streams: Sequence[Anchored]) -> Mapping[int, Any]:
+    """The body of the entry."""
+    return {0: 1, 1: [[one.name, one.stream, one.size, one.head, one.dropped] for one in streams]}
 
 
-def unpack_anchor(body: bytes) -> tuple[Anchored, ...]:
-    """Raises Refused: MALFORMED, TOO_LARGE, UNSUPPORTED."""
-    (streams,) = open_map(body, Array(_ONE, ANCHORED_MAX), limit=ANCHOR_BYTES)
+def read_anchor(body: Mapping[int, Any]) -> tuple[Anchored, ...]:
+    """Raises Refused: MALFORMED, UNSUPPORTED."""
+    (streams,) = read_map(dict(body), ANCHORS)
     return tuple(Anchored(*one) for one in streams)

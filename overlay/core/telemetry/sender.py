@@ -16,7 +16,7 @@ from overlay.core.batches import leaves_of
 from overlay.core.identity import LocalIdentity
 from overlay.core.keys import MeshId
 from overlay.core.merkle import root_of
-from overlay.core.telemetry.anchor import ANCHOR_EVERY, Anchored, pack_anchor
+from overlay.core.telemetry.anchor import ANCHOR_EVERY, Anchored
 from overlay.core.telemetry.asks import Ask
 from overlay.core.telemetry.batch import (
     BATCH_MAX,
@@ -50,9 +50,9 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """The body of an entry of type TELEMETRY."""
+    """What the audit log has to be told."""
 
-    body: bytes
+    streams: tuple[Anchored, ...]
 
 
 class TelemetrySender:
@@ -112,7 +112,7 @@ class TelemetrySender:
         if self.size == self._anchored_size:
             return []
         self._anchored_size = self.size
-        return [Anchor(pack_anchor([Anchored(self.name, self.stream, self.size, self._head, self.dropped)]))]
+        return [Anchor((Anchored(self.name, self.stream, self.size, self._head, self.dropped),))]
 
     def receive(self, ask: Ask) -> list[Cut]:
         """The batches that a collector asks for, as far as they are kept."""

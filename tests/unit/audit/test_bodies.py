@@ -11,6 +11,7 @@ from audit import bodies
 from audit.bodies import FORMS, application, describe, make_body, read_application, read_body
 from audit.work_bodies import work_refused
 from overlay.core.keys import NodeId
+from overlay.core.telemetry.anchor import Anchored, anchor_body
 from overlay.core.wire import decode, encode
 from overlay.errors import Refused, UsageError
 from overlay.registry import EntryType, ForkKind, Reason
@@ -32,6 +33,7 @@ EXAMPLES = {
     EntryType.POLICY: bodies.policy(2, b"\4" * 32),
     EntryType.AUTHORITY: bodies.authority(0, b"\5" * 32),
     EntryType.WORK: work_refused(PEER, Reason.SCHEDULER_ROLE, "bob has not the role", workload=b"\7" * 32, run=1),
+    EntryType.TELEMETRY: anchor_body([Anchored("host", bytes(16), 60, b"\x08" * 32, 0)]),
 }
 
 

@@ -8,7 +8,7 @@ from overlay.core.keys import MeshId
 from overlay.core.mesh.load import Rate
 from overlay.core.telemetry import aggregates as aggregates_module
 from overlay.core.telemetry.aggregates import Aggregates
-from overlay.core.telemetry.anchor import Anchored, unpack_anchor
+from overlay.core.telemetry.anchor import Anchored
 from overlay.core.telemetry.anchors_seen import WITHHELD_AFTER
 from overlay.core.telemetry.asks import Ask
 from overlay.core.telemetry.batch import BATCH_MAX
@@ -336,7 +336,7 @@ def test_what_waits_is_bounded() -> None:
 def anchor_of(one: TelemetrySender) -> tuple[Anchored, ...]:
     (entry,) = one.anchor()
     assert isinstance(entry, Anchor)
-    return unpack_anchor(entry.body)
+    return entry.streams
 
 
 def test_an_author_that_withholds_batches_is_found_out_by_its_own_log() -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from overlay.core.telemetry import sender as module
-from overlay.core.telemetry.anchor import ANCHOR_EVERY, unpack_anchor
+from overlay.core.telemetry.anchor import ANCHOR_EVERY, anchor_body, read_anchor
 from overlay.core.telemetry.asks import Ask
 from overlay.core.telemetry.batch import RECORDS_MAX, parse_batch
 from overlay.core.telemetry.records import Kind, Sample, Series
@@ -87,7 +87,7 @@ def test_the_log_is_told_every_minute_how_far_a_stream_goes() -> None:
     made = one.tick(ANCHOR_EVERY, AT0)
     anchor = made[-1]
     assert isinstance(anchor, Anchor)
-    (says,) = unpack_anchor(anchor.body)
+    (says,) = read_anchor(anchor_body(anchor.streams))
     assert (says.name, says.stream, says.size, says.dropped) == ("host", STREAM, 2, 0)
     assert one.tick(2 * ANCHOR_EVERY, AT0) == []  # no news
     assert one.deadline == 3 * ANCHOR_EVERY
