@@ -42,9 +42,23 @@ from overlay.core.messages import (
 )
 from overlay.core.policy import verify_policy
 from overlay.core.wire import make_map, parse_sign1, sha256, sign1
+from overlay.core.work import signing
+from overlay.core.work.envelopes import SignedPlacement, SignedResult, SignedWorkload
+from overlay.core.work.result import WorkResult
+from overlay.core.work.workload import Artifact, Workload
 from overlay.errors import Refused
-from overlay.registry import GENESIS, EntryType, EvidenceKind, Label, Reason, ReplyStatus, Role
-from tests.unit.core.authority_kit import NOW, Member, make_member, seed
+from overlay.registry import (
+    GENESIS,
+    ArtifactType,
+    EntryType,
+    EvidenceKind,
+    Label,
+    Reason,
+    ReplyStatus,
+    Role,
+    WorkState,
+)
+from tests.unit.core.authority_kit import HOUR, NOW, Member, make_member, seed
 from tests.unit.core.session_kit import ALICE, BOB, LAB, OTHER_LAB, local
 
 H1 = b"h" * 32
@@ -273,6 +287,20 @@ AUTHOR = Author(
 LOG_ID = make_log_id(LAB.mesh_id, ALICE.node_id, 0, GENESIS, ALICE.start_id)
 EVIDENCE = SoftwareProver(signer=ALICE.message, kid=ALICE.kid, mesh_id=LAB.mesh_id, claims=CLAIMS).prove([BINDING])[0]
 
+WORKLOAD = signing.sign_workload(
+    Workload(
+        originator=ALICE.node_id, id=bytes(16), name="job", not_before=NOW, not_after=NOW + HOUR,
+        artifact=Artifact(bytes(32), 1, ArtifactType.PROGRAM),
+    ), own=local(ALICE), mesh_id=LAB.mesh_id,
+)  # fmt: skip
+PLACEMENT = signing.place(WORKLOAD, run=1, worker=BOB.node_id, own=local(ALICE), mesh_id=LAB.mesh_id, at=NOW, nonce=bytes(16))
+RESULT = signing.sign_result(
+    WorkResult(
+        worker=ALICE.node_id, placement=PLACEMENT.hash, workload=WORKLOAD.hash, run=1, state=WorkState.TIMED_OUT, started=NOW,
+        ended=NOW,
+    ), own=local(ALICE), mesh_id=LAB.mesh_id,
+)  # fmt: skip
+
 
 def publication() -> bytes:
     log_id = topic_log_id(LAB.mesh_id, ALICE.node_id, bytes(16), "news")
@@ -316,8 +344,23 @@ KINDS: dict[str, tuple[bytes, Callable[[bytes], object], bytes]] = {
         lambda raw: verify_object_zero(raw, LAB.root),
         Label.AUTHORITY_OBJECT,
     ),
+    "workload": (
+        WORKLOAD.raw,
+        lambda raw: SignedWorkload.read(raw, [ALICE.credentials]).check_signature(0, ALICE.peer, LAB.mesh_id),
+        Label.WORKLOAD,
+    ),
+    "placement": (
+        PLACEMENT.raw,
+        lambda raw: SignedPlacement.read(raw, ALICE.credentials).check_signature(ALICE.peer, LAB.mesh_id),
+        Label.PLACEMENT,
+    ),
+    "work result": (
+        RESULT.raw,
+        lambda raw: SignedResult.read(raw, ALICE.credentials).check_signature(ALICE.peer, LAB.mesh_id),
+        Label.WORK_RESULT,
+    ),
 }  # fmt: skip
-BY_MESSAGE_KEY = ("call", "reply", "publish", "audit", "evidence")
+BY_MESSAGE_KEY = ("call", "reply", "publish", "audit", "evidence", "workload", "placement", "work result")
 
 
 @pytest.mark.parametrize("kind", KINDS)
