@@ -41,6 +41,7 @@ from overlay.core.messages import (
     verify_reply,
 )
 from overlay.core.policy import verify_policy
+from overlay.core.telemetry.batch import Head, parse_batch, sign_batch
 from overlay.core.wire import make_map, parse_sign1, sha256, sign1
 from overlay.core.work import signing
 from overlay.core.work.envelopes import SignedPlacement, SignedResult, SignedWorkload
@@ -301,6 +302,11 @@ RESULT = signing.sign_result(
     ), own=local(ALICE), mesh_id=LAB.mesh_id,
 )  # fmt: skip
 
+HEAD = Head(
+    author=ALICE.node_id, name="host", stream=bytes(16), seq=0, prev=GENESIS, at=0, count=0, dropped=0, root=bytes(32)
+)
+TELEMETRY, _ = sign_batch(HEAD, [], own=local(ALICE), mesh_id=LAB.mesh_id)
+
 
 def publication() -> bytes:
     log_id = topic_log_id(LAB.mesh_id, ALICE.node_id, bytes(16), "news")
@@ -359,8 +365,13 @@ KINDS: dict[str, tuple[bytes, Callable[[bytes], object], bytes]] = {
         lambda raw: SignedResult.read(raw, ALICE.credentials).check_signature(ALICE.peer, LAB.mesh_id),
         Label.WORK_RESULT,
     ),
+    "telemetry": (
+        parse_batch(TELEMETRY).signed.raw,
+        lambda raw: parse_batch(make_map(raw, [])).verify(ALICE.node_id, ALICE.message.public_key, LAB.mesh_id),
+        Label.TELEMETRY,
+    ),
 }  # fmt: skip
-BY_MESSAGE_KEY = ("call", "reply", "publish", "audit", "evidence", "workload", "placement", "work result")
+BY_MESSAGE_KEY = ("call", "reply", "publish", "audit", "evidence", "workload", "placement", "work result", "telemetry")
 
 
 @pytest.mark.parametrize("kind", KINDS)
