@@ -118,9 +118,9 @@ def test_a_placement_by_a_key_that_nobody_endorsed_is_refused() -> None:
 
 
 def test_a_placement_shown_with_other_credentials_of_its_scheduler_is_refused() -> None:
-    later = member("sched", "scheduler", start=2)
-    shown = SignedPlacement.read(put().raw, later.credentials)
-    assert refused(Assignment(sign(), shown)) is Reason.SCHEDULER_SIGNATURE
+    for later in (member("sched", "scheduler", start=2), member("sched", "scheduler", noise_key="other")):
+        shown = SignedPlacement.read(put().raw, later.credentials)  # the second has the same key for messages
+        assert refused(Assignment(sign(), shown)) is Reason.SCHEDULER_SIGNATURE
 
 
 @pytest.mark.parametrize("label", [Label.WORKLOAD, Label.WORK_RESULT, Label.CALL, b""])
