@@ -14,6 +14,7 @@ from tests.fuzz import (
     message_seeds,
     note_seeds,
     wire_seeds,
+    work_seeds,
 )
 
 CORPUS: Final = Path(__file__).parent / "corpus"
@@ -34,6 +35,7 @@ def seeds() -> Mapping[str, Sequence[bytes]]:
         "signing": authority_seeds.signing(), "runs": authority_seeds.runs(),
         "note": note_seeds.notes(), "witness": note_seeds.witness(), "fork": fork_seeds.forks(),
         "link": link_seeds.link(), "cuts": link_seeds.cuts(),
+        "work": work_seeds.work(),
     }  # fmt: skip
     return {name: list(inputs) for name, inputs in found.items()}
 

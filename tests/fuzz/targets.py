@@ -16,6 +16,7 @@ from tests.fuzz import (
     message_targets,
     note_targets,
     wire_targets,
+    work_targets,
 )
 
 TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
@@ -50,4 +51,5 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "admission": link_targets.admission,
     "link": link_targets.link,
     "cuts": link_targets.cuts,
+    "work": work_targets.work,
 }
