@@ -290,6 +290,10 @@ def test_a_cose_sign_of_another_form_is_refused(change: Callable[[list[Any]], by
     assert reason_of(lambda raw: SignedWorkload.read(raw, credentials), change(parts())) is Reason.MALFORMED
 
 
+def test_what_does_not_begin_as_a_cose_sign_is_none() -> None:
+    assert reason_of(lambda raw: parse_sign(raw, limit=10_000, most=2), sign().raw) is Reason.MALFORMED
+
+
 def test_one_signature_around_a_workload_that_asks_for_two_is_refused() -> None:
     one, both = sign(), sign_both()
     as_one = with_parts(b"", {}, cbor2.loads(one.raw[1:])[2], parts()[3])
