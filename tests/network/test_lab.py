@@ -11,6 +11,7 @@ import pytest
 
 from overlay.app.lab import namespaces
 from overlay.app.lab.catalogue import EVERYTHING, SCENES
+from overlay.app.lab.postgres import lacking
 from overlay.registry import SUITE_NAME
 from tests.network.lab_kit import Python, Ran, run, running, short_folder, traces
 from tests.network.rights import python_without_rights
@@ -112,6 +113,17 @@ async def test_without_a_terminal_people_get_lines_and_a_verdict(folder: Path) -
     assert lines[-1].startswith("2 machines, 1 link, 1 of 1 attacks refused, heads agree: ok")
     assert ran.complaint == []
     assert {"alice", "bob"} < set(os.listdir(folder / "kept"))
+
+
+async def test_psql_on_one_machine_uses_a_database_on_another(folder: Path) -> None:
+    if lacking():
+        pytest.skip(lacking())
+    words = ("--evidence", "software", "--network", "namespaces", "--nodes", "3", "--scenes", "forward-postgres", "--json")
+    ran = await run(*words, folder=folder)
+    assert ran.code == 0, ran
+    assert [(scene["name"], scene["status"], scene["observed"]) for scene in ran.report["scenes"]] == [
+        ("forward-postgres", "passed", "NOT_ALLOWED")
+    ]
 
 
 async def test_the_mesh_key_is_distributed_among_machines_without_tpms(folder: Path) -> None:

@@ -23,6 +23,7 @@ from overlay.app.lab.scenes import (
     expired_endorsement,
     flipped_bytes,
     forked_log,
+    forward_postgres,
     other_mesh,
     pcr_drift,
     replayed_quote,
@@ -47,6 +48,8 @@ SCENES: tuple[Scene, ...] = (
 
 
 MORE_ABOUT_LOGS: tuple[Scene, ...] = (restored_folder.SCENE, cloned_folder.SCENE)
+MORE_ABOUT_SERVICES: tuple[Scene, ...] = (forward_postgres.SCENE,)
+SERVICES: Final = "services"  # all of these
 AUDIT: Final = "audit"  # these, and those of SCENES that are about logs
 
 ACTS: tuple[Act, ...] = (
@@ -62,6 +65,7 @@ AUTHORITY: Final = "authority"  # all of these
 
 ATTESTATION_ACTS: tuple[Act, ...] = (tpm_pulled.ACT, policy_grace.ACT)
 ATTESTATION: Final = "attestation"  # all of these
+GROUPS: Final = frozenset({AUDIT, SERVICES, AUTHORITY, ATTESTATION})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ class Programme:
         return any(act in ACTS for act in self.acts)
 
 
-EVERYTHING: Final = Programme((*SCENES, *MORE_ABOUT_LOGS), (*ACTS, *ATTESTATION_ACTS))
+EVERYTHING: Final = Programme((*SCENES, *MORE_ABOUT_LOGS, *MORE_ABOUT_SERVICES), (*ACTS, *ATTESTATION_ACTS))
 
 
 def select(names: tuple[str, ...] | None) -> Programme:
@@ -94,13 +98,15 @@ def select(names: tuple[str, ...] | None) -> Programme:
     if names is None:
         return Programme(SCENES, ())
     known = {scene.name for scene in EVERYTHING.scenes}
-    unknown = [name for name in names if name not in {*known, AUDIT, AUTHORITY, ATTESTATION}]
+    unknown = [name for name in names if name not in {*known, *GROUPS}]
     if unknown:
         all_names = ", ".join(scene.name for scene in EVERYTHING.scenes)
-        hint = f"there are {all_names}, for all about logs {AUDIT}, and for all acts of a kind {AUTHORITY} and {ATTESTATION}"
+        kinds = f"{AUDIT} for all about logs, {SERVICES} about services, {AUTHORITY} and {ATTESTATION} for acts"
+        hint = f"there are {all_names}; {kinds}"
         raise UsageError(f"there is no scene {unknown[0]!r}", hint=hint)
     about_logs = [edited_entry.SCENE.name, forked_log.SCENE.name, *(scene.name for scene in MORE_ABOUT_LOGS)]
-    names = tuple(name for one in names for name in (about_logs if one == AUDIT else [one]))
+    groups = {AUDIT: about_logs, SERVICES: [scene.name for scene in MORE_ABOUT_SERVICES]}
+    names = tuple(name for one in names for name in groups.get(one, [one]))
     attacks = {scene.name: scene for scene in EVERYTHING.attacks}
     places = {AUTHORITY: len(ACTS), **{act.name: place for place, act in enumerate(ACTS, 1)}}
     last = max((places.get(name, 0) for name in names), default=0)

@@ -35,6 +35,7 @@ class Scene:
     attack: Callable[[Lab, Machine], Awaitable[Observation]]
     needs_tpm: bool = False
     expected_software: Reason | None = None  # where another reason holds without TPMs
+    lacks: Callable[[], str] = str  # what this host would need besides; "" if nothing
 
     def expects(self, choice: Choice) -> str:
         """The name of the reason that has to be in a victim's log."""
@@ -43,13 +44,14 @@ class Scene:
 
     def unfinished(self, choice: Choice) -> SceneRow:
         """The row of a scene that cannot be played here, or did not come to its end."""
-        if self.needs_tpm and choice.evidence != "tpm":
-            return self._row(choice, status="skipped", why="needs TPM evidence")
+        why = self._unplayable(choice)
+        if why:
+            return self._row(choice, status="skipped", why=why)
         return self._row(choice, status="failed", why="it did not come to its end")
 
     async def play(self, lab: Lab) -> SceneRow:
         """Control, attack, verdict. Never raises for what went wrong in the scene."""
-        if self.needs_tpm and lab.choice.evidence != "tpm":
+        if self._unplayable(lab.choice):
             return self.unfinished(lab.choice)
 
         async def perform() -> Observation:
@@ -58,6 +60,10 @@ class Scene:
             return await self.attack(lab, actor)
 
         return await judge(self.name, self.expects(lab.choice), perform)
+
+    def _unplayable(self, choice: Choice) -> str:
+        """Why it cannot be played here; "" if it can."""
+        return "needs TPM evidence" if self.needs_tpm and choice.evidence != "tpm" else self.lacks()
 
     def _row(self, choice: Choice, *, status: Status, why: str) -> SceneRow:
         return SceneRow(name=self.name, expected=self.expects(choice), observed="", by="", status=status, why=why)
