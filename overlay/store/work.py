@@ -22,6 +22,7 @@ CREATE TABLE IF NOT EXISTS runs (
     placement BLOB PRIMARY KEY, workload BLOB NOT NULL, run INTEGER NOT NULL, until INTEGER NOT NULL,
     assignment BLOB NOT NULL, result BLOB, UNIQUE (workload, run)) WITHOUT ROWID;
 """
+SELECT: Final = "SELECT workload, run, placement, until, assignment, result FROM runs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +66,20 @@ class WorkStore:
 
     def records(self) -> list[RunRecord]:
         """Of all runs that are kept. Raises StateDamaged."""
-        return [one.record for one in self.runs()]
+        return [self._record(row) for row in self._fetch("SELECT workload, run, placement, until FROM runs", ())]
+
+    def find(self, placement: bytes) -> StoredRun | None:
+        """The run with that placement. Raises StateDamaged."""
+        rows = self._fetch(f"{SELECT} WHERE placement = ?", (placement,))
+        return self._read(rows[0]) if rows else None
+
+    def unfinished(self) -> list[StoredRun]:
+        """Those without a result: right after a start, what ran when this worker went down. Raises StateDamaged."""
+        return [self._read(row) for row in self._fetch(f"{SELECT} WHERE result IS NULL", ())]
 
     def runs(self) -> list[StoredRun]:
         """All that are kept, the one that counts longest last. Raises StateDamaged."""
-        rows = self._fetch("SELECT workload, run, placement, until, assignment, result FROM runs ORDER BY until, placement", ())
-        return [self._read(row) for row in rows]
+        return [self._read(row) for row in self._fetch(f"{SELECT} ORDER BY until, placement", ())]
 
     def add(self, record: RunRecord, assignment: bytes) -> None:
         """Durable when this returns. Raises OverlayError if the run is there already, or the disk takes nothing: no start."""
@@ -102,10 +111,16 @@ class WorkStore:
             raise _damaged(self._path, sqlite3.DatabaseError(str(error))) from None
 
     def _read(self, row: Any) -> StoredRun:
-        workload, run, placement, until, assignment, result = row
-        if not all(isinstance(one, bytes) for one in (workload, placement, assignment)):
+        *record, assignment, result = row
+        if not isinstance(assignment, bytes) or not isinstance(result, bytes | None):
             raise _damaged(self._path, sqlite3.DatabaseError("a row of other types"))
-        return StoredRun(RunRecord(workload=workload, run=run, placement=placement, until=until), assignment, result)
+        return StoredRun(self._record(record), assignment, result)
+
+    def _record(self, row: Any) -> RunRecord:
+        workload, run, placement, until = row
+        if not all(isinstance(one, bytes) for one in (workload, placement)):
+            raise _damaged(self._path, sqlite3.DatabaseError("a row of other types"))
+        return RunRecord(workload=workload, run=run, placement=placement, until=until)
 
 
 def _damaged(path: Path, error: sqlite3.Error) -> StateDamaged:

@@ -117,7 +117,7 @@ class WorkBook:
         held = self._held.get(key)
         if held is None or held.phase is not Phase.WAITING:
             raise LocalProtocolError("only a run that waits can begin")
-        run, record = held.run, RunRecord.of(held.run.assignment.placement, held.run.workload.not_after)
+        run, record = held.run, RunRecord.of(held.run.assignment)
         problem = _problem(lambda: self._check_begin(run, record, view, at))
         if problem is not None:
             return self._halt(run, problem)

@@ -33,8 +33,8 @@ from overlay.registry import Reason
 class Replays(Protocol):
     """What was here before, and since when that is known."""
 
-    def seen(self, placement: SignedPlacement) -> str:
-        """Why this must not run: it, or its run, was here; empty if it may."""
+    def seen(self, assignment: Assignment) -> str:
+        """Why this must not run: its placement, or its run, was here; empty if it may."""
         ...
 
 
@@ -71,7 +71,7 @@ def check_assignment(raw: bytes, view: WorkerView, replays: Replays, at: datetim
     _check_scheduler_allowed(found.workload.says, scheduler)
     _check_worker(found, view)
     check_times(found, at)
-    _check_replay(found.placement, replays)
+    _check_replay(found, replays)
     _check_run_count(found)
     _check_levels(found.workload.says, scheduler, view)
     return Run(found, scheduler, originators, found.placement.hash)
@@ -228,8 +228,8 @@ def _check_time(what: str, begin: datetime, end: datetime, at: datetime) -> None
         raise Refused(Reason.WORK_TIME, f"the {what} counts from {life}, it is now {show_time(at)}")
 
 
-def _check_replay(placement: SignedPlacement, replays: Replays) -> None:
-    seen = replays.seen(placement)
+def _check_replay(found: Assignment, replays: Replays) -> None:
+    seen = replays.seen(found)
     if seen:
         raise Refused(Reason.WORK_REPLAYED, seen)
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from overlay.core.certificates import TOLERANCE, show_time
 from overlay.core.wire import Bytes, UInt, make_map, open_map
-from overlay.core.work.envelopes import SignedPlacement
+from overlay.core.work.envelopes import Assignment
 from overlay.core.work.workload import RUNS_MAX
 from overlay.errors import Refused
 from overlay.registry import Reason
@@ -33,10 +33,11 @@ class RunRecord:
     until: int  # Unix seconds: from then on its times refuse the run anyway
 
     @classmethod
-    def of(cls, placement: SignedPlacement, workload_ends: datetime) -> "RunRecord":
+    def of(cls, assignment: Assignment) -> "RunRecord":
         """Of a run that is about to start."""
-        until = int((workload_ends + TOLERANCE + KEPT_LONGER).timestamp()) + 1
-        return cls(workload=placement.says.workload, run=placement.says.run, placement=placement.hash, until=until)
+        placed = assignment.placement
+        until = int((assignment.workload.says.not_after + TOLERANCE + KEPT_LONGER).timestamp()) + 1
+        return cls(workload=placed.says.workload, run=placed.says.run, placement=placed.hash, until=until)
 
     def pack(self) -> bytes:
         """{0:1, 1:workload, 2:run, 3:placement, 4:until}."""
@@ -54,27 +55,30 @@ class Memory:
     """All records that still matter. `since`: what was placed before is not known, as after a restore from a backup."""
 
     since: datetime | None = None
+    _forgot: float = 0.0  # Unix seconds: records that counted until then are dropped, and their like is refused for good
     _runs: dict[tuple[bytes, int], RunRecord] = field(default_factory=dict)
 
     @classmethod
     def of(cls, records: Iterable[RunRecord], since: datetime | None = None) -> "Memory":
         """As a store gave them."""
-        return cls(since, {(one.workload, one.run): one for one in records})
+        return cls(since, _runs={(one.workload, one.run): one for one in records})
 
     @property
     def count(self) -> int:
         """How many runs are remembered."""
         return len(self._runs)
 
-    def seen(self, placement: SignedPlacement) -> str:
+    def seen(self, assignment: Assignment) -> str:
         """See `Replays` in `checks.py`."""
-        says = placement.says
+        says, record = assignment.placement.says, RunRecord.of(assignment)
         known = self._runs.get((says.workload, says.run))
         if known is not None:
-            same = known.placement == placement.hash
+            same = known.placement == record.placement
             return "this placement was here before" if same else f"run {says.run} was started here by another placement"
         if self.since is not None and says.not_before < self.since:
             return f"placed before {show_time(self.since)}, and what ran here before then is not known"
+        if record.until <= self._forgot:
+            return "the clock of this worker was later already, and what ran until then is forgotten"
         return ""
 
     def add(self, record: RunRecord) -> None:
@@ -85,5 +89,5 @@ class Memory:
 
     def forget(self, at: datetime) -> None:
         """Drop what its times refuse by now."""
-        seconds = at.timestamp()
+        self._forgot = seconds = max(self._forgot, at.timestamp())
         self._runs = {key: one for key, one in self._runs.items() if one.until > seconds}

@@ -14,7 +14,7 @@ from overlay.errors import OverlayError, StateDamaged
 from overlay.registry import Reason
 from overlay.store.work import WorkStore
 from tests.unit.audit.crash_kit import GCC, Disk, Lost, record
-from tests.unit.core.authority_kit import DAY, HOUR, NOW
+from tests.unit.core.authority_kit import DAY, NOW
 from tests.unit.core.work.work_kit import MINUTE, assign, make_workload, report, sign, view
 
 
@@ -25,7 +25,7 @@ def make_record(run: int = 1, workload: bytes = bytes(32)) -> RunRecord:
 def test_a_placement_is_refused_after_a_restart_of_the_worker(tmp_path: Path) -> None:
     assignment = assign()
     store = WorkStore.open(tmp_path / "work.sqlite3", NOW)
-    store.add(RunRecord.of(assignment.placement, assignment.workload.says.not_after), assignment.pack())
+    store.add(RunRecord.of(assignment), assignment.pack())
     store.close()
     again = WorkStore.open(tmp_path / "work.sqlite3", NOW + MINUTE)
     book = WorkBook(again.records(), since=again.since)
@@ -55,10 +55,14 @@ def test_results_are_found_again_and_forgotten_after_a_week(tmp_path: Path) -> N
     store = WorkStore.open(tmp_path / "work.sqlite3", NOW)
     assignment = assign(sign(make_workload(runs=2)))
     result = report(assignment.placement).pack()
-    row = RunRecord.of(assignment.placement, NOW + HOUR)
+    row = RunRecord.of(assignment)
     store.add(row, assignment.pack())
     assert [one.result for one in store.runs()] == [None]
+    assert [one.record for one in store.unfinished()] == store.records() == [row]
     store.finish(row.placement, result)
+    found = store.find(row.placement)
+    assert found is not None and (found.assignment, found.result) == (assignment.pack(), result)
+    assert store.unfinished() == [] and store.find(bytes(32)) is None
     store.forget(NOW + DAY)
     assert [(one.record, one.result) for one in store.runs()] == [(row, result)]
     store.forget(NOW + 8 * DAY)
@@ -82,6 +86,8 @@ def test_a_file_that_cannot_be_read_is_damaged(tmp_path: Path) -> None:
     other.close()
     with pytest.raises(StateDamaged, match=r"work\.sqlite3 cannot be read") as caught:
         store.records()
+    with pytest.raises(StateDamaged, match="other types"):
+        store.runs()
     assert "nobody knows" in caught.value.hint
     with sqlite3.connect(path) as other:
         other.execute("DROP TABLE runs")

@@ -23,7 +23,6 @@ from tests.unit.core.work.work_kit import (
     assign,
     make_workload,
     member,
-    put,
     quarantining,
     sign,
     view,
@@ -58,7 +57,7 @@ def test_a_run_is_accepted_begins_and_ends() -> None:
     assert book.deadline == math.inf
     event = book.receive(assign().pack(), view(), 5.0, NOW)
     assert isinstance(event, Accepted) and book.runs == (event.run,) and book.deadline == 5.0 + RECHECK_EVERY
-    assert book.begin(event.run.key, view(), NOW) == Begun(event.run, RunRecord.of(put(), NOW + HOUR))
+    assert book.begin(event.run.key, view(), NOW) == Begun(event.run, RunRecord.of(assign()))
     book.end(event.run.key)
     assert book.runs == () and book.deadline == math.inf
 
@@ -117,8 +116,18 @@ def test_a_record_is_kept_as_long_as_its_times_would_let_it_run_and_then_forgott
         assert book.receive(assign().pack(), view(), 0.0, NOW) == Declined(
             Reason.WORK_REPLAYED, "this placement was here before", Refused(Reason.WORK_REPLAYED).hint, assign()
         )
+    before = book.receive(assign().pack(), view(), 0.0, NOW)
     book.tick(view(), book.deadline, NOW + HOUR + 66 * MINUTE)
-    book.end(accepted(book))
+    after = book.receive(assign().pack(), view(), 0.0, NOW)
+    assert isinstance(before, Declined) and isinstance(after, Declined) and before.detail != after.detail
+
+
+def test_a_clock_that_was_ahead_and_was_set_back_lets_nothing_run_again() -> None:
+    book, longer = WorkBook(), sign(make_workload(not_after=NOW + 20 * HOUR))
+    book.end(begun(book))
+    accepted(book, assign(longer), now=1.0)
+    book.tick(view(), book.deadline, NOW + 3 * HOUR)
+    assert declined(book, assign()) is Reason.WORK_REPLAYED  # its record is gone
 
 
 def test_more_runs_than_a_worker_takes_at_once_are_declined_and_may_come_later() -> None:
@@ -139,7 +148,7 @@ def test_no_run_begins_that_could_not_be_remembered() -> None:
 
 def test_memory_counts_what_it_holds() -> None:
     memory = Memory()
-    memory.add(RunRecord.of(put(), NOW))
+    memory.add(RunRecord.of(assign()))
     assert memory.count == 1
     memory.forget(NOW + DAY)
     assert memory.count == 0

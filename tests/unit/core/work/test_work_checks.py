@@ -310,7 +310,7 @@ def test_a_workload_before_or_after_its_time_is_refused(begin: timedelta, end: t
 
 
 def remembering(assignment: Assignment) -> Memory:
-    return Memory.of([RunRecord.of(assignment.placement, assignment.workload.says.not_after)])
+    return Memory.of([RunRecord.of(assignment)])
 
 
 def test_a_placement_that_was_here_before_is_refused() -> None:
