@@ -11,7 +11,7 @@ Status = Literal["passed", "failed", "skipped"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeRow:
-    """One node: `level` is the lowest that a peer gives it, `entries` counts all logs that it holds, `head` names them."""
+    """One node: `level` is the lowest that a peer gives it, `entries` counts all logs but proven liars', `head` names them."""
 
     name: str
     id: str
@@ -104,7 +104,7 @@ def snapshot(statuses: dict[str, dict[str, Any]]) -> Snapshot:
         NodeRow(
             name=name, id=status["node"], level=min(levels[name], default=0),
             peers=sorted(link["name"] for link in status["links"] if link["name"] in statuses),
-            entries=sum(chain["size"] for chain in status["chains"]), head=heads[name],
+            entries=sum(chain["size"] for chain in _compared(status)), head=heads[name],
         )
         for name, status in statuses.items()
     ]
@@ -116,9 +116,13 @@ def snapshot(statuses: dict[str, dict[str, Any]]) -> Snapshot:
     return Snapshot(nodes=nodes, links=links, heads_equal=len(set(heads.values())) == 1)
 
 
-def _head(status: dict[str, Any]) -> str:
-    """One name for all heads that a node holds; of who has told two stories, proven, copies may differ."""
+def _compared(status: dict[str, Any]) -> list[dict[str, Any]]:
+    """The logs that have to be the same everywhere: of who has told two stories, proven, copies may differ."""
     exposed = status.get("exposed", ())
-    chains = [chain for chain in status["chains"] if chain.get("node") not in exposed]
-    rows = sorted((chain["log"], chain["size"], chain["root"]) for chain in chains)
+    return [chain for chain in status["chains"] if chain.get("node") not in exposed]
+
+
+def _head(status: dict[str, Any]) -> str:
+    """One name for all heads that a node holds."""
+    rows = sorted((chain["log"], chain["size"], chain["root"]) for chain in _compared(status))
     return sha256(repr(rows).encode()).hex()[:32]

@@ -43,6 +43,16 @@ def test_a_link_is_reported_by_the_end_that_has_seen_less_of_it() -> None:
     assert (row.epochs, row.rounds) == (2, 2)
 
 
+def test_copies_of_the_log_of_a_proven_liar_may_differ() -> None:
+    statuses = pair()
+    for name, size in (("alice", 1), ("bob", 3)):
+        statuses[name]["chains"].append({"log": "mal", "node": "id-mal", "size": size, "root": f"{size}"})
+        statuses[name]["exposed"] = ["id-mal"]
+    seen = snapshot(statuses)
+    assert seen.heads_equal
+    assert {node.entries for node in seen.nodes} == {7}
+
+
 def test_a_link_that_only_one_end_knows_is_none() -> None:
     seen = snapshot({"alice": status("a", [link("bob")]), "bob": status("b", [])})
     assert seen.links == []
