@@ -273,6 +273,51 @@ class AuthorityAlarm(NodeEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkStarted(NodeEvent):
+    """A run of signed work has begun here. `name` and `node`: its scheduler; `placement`: its hash, in hex."""
+
+    name: str
+    node: str
+    workload: str
+    run: int
+    placement: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkStopped(NodeEvent):
+    """A run was ended, or never began: a signer does not count any more, or its files were wrong."""
+
+    name: str
+    node: str
+    workload: str
+    run: int
+    placement: str
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkEnded(NodeEvent):
+    """A run is over. `state` as in the registry, lower case; `number` is its exit code or signal."""
+
+    workload: str
+    run: int
+    placement: str
+    state: str
+    number: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkRefused(NodeEvent):
+    """What a member handed over does not run here; told once per node, reason and minute."""
+
+    name: str
+    node: str
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlacedTwice(NodeEvent):
     """Two workers have started one run of signed work: proof against the scheduler that placed both, where it is one.
 

@@ -23,7 +23,7 @@ LINKED_WITHIN = 20.0  # seconds: our guess, for a loaded machine
 async def mesh(
     *names: str, services: Mapping[str, Mapping[str, Handler]] | None = None, name: str = "test", rekey_after: float = 60.0,
     attest_every: float = 60.0, roles: Mapping[str, Sequence[str]] | None = None,
-    streams: Mapping[str, Mapping[str, StreamHandler]] | None = None,
+    streams: Mapping[str, Mapping[str, StreamHandler]] | None = None, workers: Sequence[str] = (),
 ) -> AsyncIterator[tuple[LocalNode, ...]]:
     """Nodes of these names, each linked to all others; everything is gone after the block.
 
@@ -34,6 +34,7 @@ async def mesh(
         rekey_after: seconds between fresh keys on each link; at least 1.
         attest_every: seconds between proofs of each node; at least 1.
         streams: to what a node takes streams, by its name: `{"alice": {"backup": keep}}`.
+        workers: names of those that run signed work.
         roles: of nodes but the first, by their names: `{"bob": ("signer",)}`; the founder has operator and signer.
 
     Raises:
@@ -52,7 +53,7 @@ async def mesh(
             for node_name, folder in zip(names, folders, strict=True):
                 config = Config(
                     listen=("127.0.0.1", 0), mdns=False, evidence="software", rekey_after=rekey_after,
-                    attest_every=attest_every,
+                    attest_every=attest_every, work=node_name in workers,
                     seeds=tuple(f"127.0.0.1:{node.port}" for node in nodes),
                 )
                 opened = open_node(folder, config=config, services=given.get(node_name, {}), streams=taken.get(node_name, {}))

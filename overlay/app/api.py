@@ -1,6 +1,6 @@
 """What users hold: a node, running here (`open_node`) or in another process (`connect_local`); both keep this contract."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -112,6 +112,22 @@ class AuditApi(Protocol):
         ...
 
 
+class WorkApi(Protocol):
+    """What a node does about signed work for `overlay work`: see overlay/app/work/commands.py."""
+
+    async def ask(self, command: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Raises OverlayError."""
+        ...
+
+
+class NoWork:
+    """While a node starts."""
+
+    async def ask(self, command: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Raises UsageError."""
+        raise UsageError(f"the node does not run yet, and cannot do {command!r}", hint="try again")
+
+
 class NodeApi(Protocol):
     """A node."""
 
@@ -138,6 +154,11 @@ class NodeApi(Protocol):
     @property
     def audit(self) -> AuditApi:
         """Its audit log."""
+        ...
+
+    @property
+    def work(self) -> WorkApi:
+        """Signed work."""
         ...
 
     @property

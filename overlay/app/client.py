@@ -82,6 +82,7 @@ class RemoteNode:
         self._mesh_id = MeshId(wire.node_id_of(hello, "mesh"))
         self._audit = RemoteAudit(connection)
         self._authority = Authority(self._ask_authority)
+        self._work = RemoteWork(connection)
 
     @property
     def name(self) -> str:
@@ -107,6 +108,11 @@ class RemoteNode:
     def audit(self) -> AuditApi:
         """Its audit log."""
         return self._audit
+
+    @property
+    def work(self) -> "RemoteWork":
+        """Signed work."""
+        return self._work
 
     @property
     def authority(self) -> Authority:
@@ -174,6 +180,17 @@ class RemoteNode:
     async def stop(self) -> None:
         """End the node in order; returns when it has taken note."""
         await self._connection.ask("stop")
+
+
+class RemoteWork:
+    """A WorkApi over the control socket."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def ask(self, command: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """See `WorkApi.ask`."""
+        return dict(_object(await self._connection.ask("work", command=command, options=dict(options))))
 
 
 class RemoteAudit:

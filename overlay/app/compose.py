@@ -43,6 +43,7 @@ from overlay.app.topic_keeper import TopicKeeper
 from overlay.app.tpm import missing, open_tpm, open_tpm_later, tpm_prover
 from overlay.app.version import VERSION
 from overlay.app.witnesses import WitnessPorts
+from overlay.app.work.part import WorkPart
 from overlay.app.work.start_alarms import StartAlarms
 from overlay.core.authority.closing import Copy
 from overlay.core.authority.contents import ClosingCheckpoint
@@ -143,6 +144,7 @@ async def open_node(
     with ExitStack() as stack:
         folder = stack.enter_context(StateFolder.open(path, exclusive=True))
         setup = await trio.to_thread.run_sync(Setup.of, folder, settings, stack, clock)
+        setup.work = await trio.to_thread.run_sync(_work_part, setup, stack)
         offers = Offers(services or {}, streams or {})
         async with _running(setup, offers, listen, observers, alter) as node:
             yield node
@@ -171,7 +173,7 @@ async def _running(
                 tasks.start_soon(witnessing.run)
                 await setup.standings.load(log)
                 await setup.starts.load(log)
-                watching = (chronicle.observe, memory.observe, setup.standings.observe, *observers)
+                watching = (chronicle.observe, memory.observe, setup.standings.observe, setup.work.observe, *observers)
                 async with _engine(setup, assembly, log, topics, watching, witnessing) as node:
                     yield node
         finally:
@@ -217,6 +219,7 @@ async def _engine(
             if setup.forks is not None:
                 servers.start_soon(setup.forks.run, engine, seat.keeper)
             servers.start_soon(setup.forwarding.run)
+            servers.start_soon(setup.work.run, node, log)
             async with _standing(setup.forwarding, setup.config):
                 await servers.start(_serve_control, node, setup.folder.path)
                 yield node
@@ -262,6 +265,11 @@ async def _open_topics(setup: "Setup", log: AuditLog) -> AsyncIterator[TopicKeep
         store.close()
 
 
+def _work_part(setup: "Setup", stack: ExitStack) -> WorkPart:
+    config = setup.config
+    return WorkPart.of(setup.folder, stack, setup.at(), work=config.work, dual_control=config.work_dual_control)
+
+
 def log_signer(identity: LocalIdentity) -> LogSigner:
     """What signs the entries of our log."""
     return LogSigner(identity.message, identity.credentials)
@@ -304,6 +312,7 @@ class Setup:
         self._floor = raise_floor(folder, self.identity.verified.certificate.not_before)
         self.standings = Standings(self.identity.node_id, self.ledger, self.at)
         self.starts = StartAlarms(self.trust)
+        self.work: WorkPart
         self.seat = self._make_seat()
 
     @classmethod
@@ -389,8 +398,9 @@ class Setup:
             identity=self.identity, trust=self.trust, gate_keys=self.ring.passing, tag=secrets.token_bytes(8),
             calendar=self.at, chance=SystemChance(), appraiser=self._appraiser, prover=self._prover, logs=self._logs,
             renew=renew, finders=self._finders(), known=self._known, keepers=(log, topics),
-            services={**offers.services, **self.seat.services, **self.forwarding.services},
-            standings=self.standings, trust_keeper=self.seat, streams={**offers.streams, **self.forwarding.streams},
+            services={**offers.services, **self.seat.services, **self.forwarding.services, **self.work.services},
+            standings=self.standings, trust_keeper=self.seat,
+            streams={**offers.streams, **self.forwarding.streams, **self.work.streams},
             witnesses=self.witnessing,
             transient=topics.on_transient_batch, forks=self.forks, rekey=RekeyTimes.every(config.rekey_after),
             attest=AttestTimes.period(config.attest_every), listen=listen,

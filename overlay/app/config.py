@@ -57,6 +57,8 @@ class Config:
     refresh_every: float = 7 * 24 * 3600.0
     expose: tuple[str, ...] = ()  # NAME=ADDRESS RULE ..., what members may use of this host
     forward: tuple[str, ...] = ()  # NAME[@PEER]=ADDRESS, local addresses that lead to members' services
+    work: bool = False  # whether this node is a worker
+    work_dual_control: bool = False  # whether it takes only what two persons have signed
     log_level: LogLevel = "warning"
 
 
@@ -341,6 +343,8 @@ TABLE: Final = (
         "forward", "NAME=ADDRESS, where a member's service is to be had here; may be repeated", _forwarded, _split_services,
         many=True, metavar="SERVICE",
     ),
+    Setting("work", "run signed work that schedulers of the mesh place here", _truth, _bool_of),
+    Setting("work_dual_control", "run only work that two persons have signed", _truth, _bool_of),
     Setting("log_level", "debug, info, warning or error", _word("debug", "info", "warning", "error"), metavar="LEVEL"),
 )
 SETTING: Final = {setting.key: setting for setting in TABLE}

@@ -112,6 +112,13 @@ async def _authority(node: NodeApi, params: Params, item: Item) -> Any:
     return {"said": list(report.said), "fields": dict(report.fields), "notes": list(report.notes)}
 
 
+async def _work(node: NodeApi, params: Params, item: Item) -> Any:
+    options = params.get("options", {})
+    if not isinstance(options, dict):
+        wire.malformed("options")
+    return await node.work.ask(wire.text_of(params, "command", limit=NAME_MAX), options)
+
+
 METHODS: Final[Mapping[str, Method]] = {
     "status": _status,
     "call": _call,
@@ -126,4 +133,5 @@ METHODS: Final[Mapping[str, Method]] = {
     "audit.read": _read,
     "audit.follow": _follow,
     "authority": _authority,
+    "work": _work,
 }

@@ -30,6 +30,10 @@ from overlay.events import (
     RunPlacedTwice,
     ServiceRefused,
     TrustLost,
+    WorkEnded,
+    WorkRefused,
+    WorkStarted,
+    WorkStopped,
 )
 from overlay.registry import Reason
 
@@ -107,6 +111,21 @@ def _of_fork(event: NodeEvent) -> str:
         case RunPlacedTwice():
             where = " and ".join(worker[:8] for worker in event.workers)
             return f"alarm: run {event.run} of work {event.workload[:8]} was placed twice, by {_names(event)}: on {where}"
+    return _of_work(event)
+
+
+def _of_work(event: NodeEvent) -> str:
+    """Of signed work; of what is told nowhere else, its fields."""
+    match event:
+        case WorkStarted():
+            return f"work: run {event.run} of {event.workload} begins, placed by {event.name}"
+        case WorkStopped():
+            return f"work: run {event.run} of {event.workload} is stopped: {_why(event.reason, event.detail)}"
+        case WorkEnded():
+            number = "" if event.number is None else f" {event.number}"
+            return f"work: run {event.run} of {event.workload} is over: {event.state}{number}"
+        case WorkRefused():
+            return f"work: refused from {event.name}: {_why(event.reason, event.detail)}"
     fields = event.fields()
     return " ".join([str(fields.pop("event")), *(f"{key}={value}" for key, value in fields.items())])
 

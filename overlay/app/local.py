@@ -7,7 +7,7 @@ from pathlib import Path
 
 import trio
 
-from overlay.app.api import Published, TopicItem
+from overlay.app.api import NoWork, Published, TopicItem, WorkApi
 from overlay.app.authority.api import Authority
 from overlay.app.authority.commands import Commands
 from overlay.app.authority.seat import Seat
@@ -59,6 +59,7 @@ class LocalNode:
         self._evidence = evidence
         self._warnings = warnings
         self._stop = trio.Event()
+        self.work: WorkApi = NoWork()
 
     @property
     def name(self) -> str:

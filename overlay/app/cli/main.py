@@ -21,6 +21,7 @@ AUTHORITY: Final = "overlay.app.cli.authority"
 BACKUP: Final = "overlay.app.cli.backup"
 TALK: Final = "overlay.app.cli.talk"
 SERVICES: Final = "overlay.app.cli.services"
+WORK: Final = "overlay.app.cli.work"
 
 # The one table of modules outside the facades that load late: `overlay status` would otherwise wait for zeroconf, SQLite
 # and the TPM's library, which only other commands need. A test compares the texts with the commands' own.
@@ -41,6 +42,7 @@ COMMANDS: Final = {
     "expose": (SERVICES, "Let members use SERVICE of this host, until Ctrl-C."),
     "forward": (SERVICES, "Bring SERVICE of a member to the local address LISTEN, until Ctrl-C."),
     "audit": ("overlay.app.cli.audit", "The audit log of this node and its copies of the others' logs."),
+    "work": (WORK, "Signed work: what runs on workers of the mesh is what was signed, checked there before and while it runs."),
     "revoke": (AUTHORITY, "Throw nodes out, for ever."),
     "quarantine": (AUTHORITY, "Keep a node out for 24 hours, at once."),
     "replace": (AUTHORITY, "Let the node NEW take name and roles of OLD, which is revoked."),
