@@ -14,6 +14,7 @@ from tests.vectors.make_credentials import credentials
 from tests.vectors.make_forks import forks
 from tests.vectors.make_logs import logs
 from tests.vectors.make_messages import OPENING, STREAM, messages
+from tests.vectors.make_work import work
 from tests.vectors.vector_kit import ALICE, AT, BOB, H1, MESH, OURS, Json, hexed, private, value
 
 # --- traces and counters ----------------------------------------------------------------------------------------------
@@ -93,6 +94,11 @@ FILES: dict[str, tuple[list[str], Json, Callable[[], Iterator[Json]]]] = {
     ),
     "forks.json": (
         ["Fork proofs against alice, judged for the time `at` (Unix seconds) by the root alone."], SIGNED_CONTEXT, forks,
+    ),
+    "work.json": (
+        ["Signed work of alice, one and all by her message key; a workload of two is signed by alice, then by bob.",
+         "fields are those of the payload, from 1 on, null where one is absent; hash is what a placement or a result names."],
+        SIGNED_CONTEXT | {"peers": PEERS, "message_private": KEYS}, work,
     ),
     "trace.json": (
         ["The handshakes of session.json step by step: h, ck, the key k and its counter n after each.",

@@ -21,9 +21,10 @@ from overlay.core.mesh.transients import verify_transient, verify_transients
 from overlay.core.messages import verify_call, verify_reply
 from overlay.core.records import Opener, Sealer
 from overlay.core.segments import SignedStream, verify_segment
-from overlay.core.trust import VerifiedPeer
+from overlay.core.trust import Credentials, VerifiedPeer
+from overlay.core.work.envelopes import SignedPlacement, SignedResult, SignedWorkload
 from overlay.errors import LocalProtocolError, Refused
-from overlay.registry import Role
+from overlay.registry import Reason, Role
 from tests.vectors.conftest import OURS, Load
 
 Json = dict[str, Any]
@@ -138,6 +139,31 @@ def play_message(context: Context, case: Json) -> None:
             verify_transient(raw, mesh_id=mesh_id, author_of=lambda kid: author if kid == alice.kid else None)
 
 
+def play_work(context: Context, case: Json) -> None:
+    raw, shown = unhex(case["raw"]), context.file["context"]["peers"]
+    credentials = [Credentials(unhex(one["endorsement"]), unhex(one["leaf"])) for one in (shown["alice"], shown["bob"])]
+    alice, mesh_id = context.peers["alice"], context.root.mesh_id
+    found: SignedWorkload | SignedPlacement | SignedResult
+    match case["kind"]:
+        case "placement":
+            found = SignedPlacement.read(raw, credentials[0])
+            found.check_signature(alice, mesh_id)
+            author = found.says.scheduler
+        case "result":
+            found = SignedResult.read(raw, credentials[0])
+            found.check_signature(alice, mesh_id)
+            author = found.says.worker
+        case kind:
+            found = SignedWorkload.read(raw, credentials[: 2 if kind == "workload of two" else 1])
+            for index, name in enumerate(("alice", "bob")[: len(found.credentials)]):
+                found.check_signature(index, context.peers[name], mesh_id)
+            author = found.says.originator
+    if author != alice.node_id:
+        raise Refused(Reason.WRONG_AUTHOR, "in the name of another node")
+    if "values" in case:
+        assert (found.hash.hex(), found.says.pack().hex()) == (case["values"]["hash"], case["values"]["payload"])
+
+
 def play_counter(_: Context, case: Json) -> None:
     opener = Opener(unhex(case["key"]))
     opener.records = int(case["counter"])
@@ -150,6 +176,7 @@ def play_counter(_: Context, case: Json) -> None:
 FILES: dict[str, Callable[[Any, Json], None]] = {
     "credentials.json": play_credentials, "admission.json": play_admission, "messages.json": play_message,
     "counters.json": play_counter, "checkpoints.json": play_checkpoints, "forks.json": play_forks,
+    "work.json": play_work,
 }  # fmt: skip
 
 
@@ -171,5 +198,5 @@ def test_the_last_counter_is_not_sealed_under_either() -> None:
 
 
 def test_every_file_of_ours_is_played_by_some_test() -> None:
-    elsewhere = {"session.json", "gate.json", "handshake.json", "records.json", "frames.json", "trace.json"}
+    elsewhere = {"session.json", "gate.json", "handshake.json", "records.json", "frames.json", "trace.json", "logs.json"}
     assert {path.name for path in OURS.iterdir()} == set(FILES) | elsewhere
