@@ -110,6 +110,31 @@ class ServiceRefused(NodeEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TelemetryRefused(NodeEvent):
+    """A batch of telemetry went to quarantine; told once per node, reason and minute.
+
+    `name` and `node`: who handed it over, or whose log contradicts it. `author`: who signed it; empty if unproven.
+    """
+
+    name: str
+    node: str
+    author: str
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TelemetryGap(NodeEvent):
+    """Batches of telemetry never came, and are missing in the sums."""
+
+    name: str
+    node: str
+    stream: str
+    first: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LinkRekeyed(NodeEvent):
     """A link uses fresh keys."""
 

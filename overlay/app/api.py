@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from overlay.app.authority.api import Authority
+from overlay.app.telemetry.api import TelemetryApi
 from overlay.core.keys import MeshId, NodeId
 from overlay.errors import UsageError
 from overlay.net.peer import Peer
@@ -164,6 +165,11 @@ class NodeApi(Protocol):
     @property
     def authority(self) -> Authority:
         """Who may be here: invites, revocations, and who holds the mesh key."""
+        ...
+
+    @property
+    def telemetry(self) -> TelemetryApi:
+        """What it measures, sends and collects."""
         ...
 
     @property

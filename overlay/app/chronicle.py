@@ -35,6 +35,7 @@ from overlay.events import (
     RevocationsChanged,
     RunPlacedTwice,
     ServiceRefused,
+    TelemetryRefused,
     TrustLost,
 )
 from overlay.registry import EntryType, EvidenceKind, ForkKind, OrderKind, Reason
@@ -119,7 +120,7 @@ class Chronicle:
                 return _of_mesh(event)
             case LinkRefused() if not event.by_peer:
                 return self._refusal(event.node, event.reason)
-            case ChainRejected() | ServiceRefused():
+            case ChainRejected() | ServiceRefused() | TelemetryRefused():
                 return self._refusal(event.node, event.reason)
         return None
 

@@ -13,6 +13,8 @@ from overlay.app.api import AuditApi, EntryFilter, EntryReceipt, EntryView, Publ
 from overlay.app.authority.api import Authority, Report
 from overlay.app.control_client import HOW_TO_START, Connection, Items
 from overlay.app.control_socket import socket_address
+from overlay.app.remote_telemetry import RemoteTelemetry
+from overlay.app.telemetry.api import TelemetryApi
 from overlay.core.keys import MeshId, NodeId
 from overlay.errors import HostLacks, UsageError
 from overlay.net.background import background
@@ -83,6 +85,7 @@ class RemoteNode:
         self._audit = RemoteAudit(connection)
         self._authority = Authority(self._ask_authority)
         self._work = RemoteWork(connection)
+        self._telemetry = RemoteTelemetry(connection)
 
     @property
     def name(self) -> str:
@@ -118,6 +121,11 @@ class RemoteNode:
     def authority(self) -> Authority:
         """Who may be here."""
         return self._authority
+
+    @property
+    def telemetry(self) -> TelemetryApi:
+        """What it measures, sends and collects."""
+        return self._telemetry
 
     async def _ask_authority(self, command: str, options: Mapping[str, Any]) -> Report:
         answer = _object(await self._connection.ask("authority", command=command, options=dict(options)))

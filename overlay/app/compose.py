@@ -38,7 +38,9 @@ from overlay.app.local import Faces, LocalNode
 from overlay.app.local_audit import LocalAudit
 from overlay.app.machine_logs import OwnLogs
 from overlay.app.peer_memory import PeerMemory
+from overlay.app.standing_telemetry import standing_telemetry
 from overlay.app.standings import Standings
+from overlay.app.telemetry.face import Telemetry
 from overlay.app.topic_keeper import TopicKeeper
 from overlay.app.tpm import missing, open_tpm, open_tpm_later, tpm_prover
 from overlay.app.version import VERSION
@@ -210,7 +212,7 @@ async def _engine(
         flush = engine.replicators[log.kind].flush
         log.listen(lambda _entries: flush())
         async with setup.seat.begin(engine) as seat, background() as servers:
-            faces = Faces(LocalAudit(log, engine, witnessing), topics, setup.forwarding, setup.exposed)
+            faces = Faces(LocalAudit(log, engine, witnessing), topics, setup.forwarding, setup.telemetry, setup.exposed)
             node = LocalNode(
                 engine, faces, folder=setup.folder.path, seat=seat, mesh_name=setup.membership.mesh.root.name,
                 evidence=setup.prover_kind.name.lower(), warnings=setup.warnings,
@@ -220,7 +222,8 @@ async def _engine(
                 servers.start_soon(setup.forks.run, engine, seat.keeper)
             servers.start_soon(setup.forwarding.run)
             servers.start_soon(setup.work.run, node, log)
-            async with _standing(setup.forwarding, setup.config):
+            setup.telemetry.attach(engine, log, node.statistics)
+            async with _standing(setup.forwarding, setup.config), standing_telemetry(setup.telemetry, setup.config):
                 await servers.start(_serve_control, node, setup.folder.path)
                 yield node
 
@@ -290,6 +293,7 @@ class Setup:
         self.membership = membership
         self.engine: Node | None = None
         self.forwarding = Forwarding(self._denied)
+        self.telemetry = Telemetry()
         self.log: AuditLog | None = None
         self.forks: ForkWatch | None = None
         self.witnesses: WitnessPorts | None = None
@@ -376,7 +380,7 @@ class Setup:
         """What someone should know."""
         replicators = () if self.engine is None else self.engine.replicators.values()
         unread = (f"what a peer asked for cannot be read: {one.warning}" for one in replicators if one.warning)
-        found = (self._endorser.warning, self.memory.warning, *unread, *self.standings.warnings)
+        found = (self._endorser.warning, self.memory.warning, self.telemetry.warning, *unread, *self.standings.warnings)
         if self.witnessing is not None:
             found += self.witnessing.warnings
         found += () if self.forks is None else self.forks.warnings
@@ -398,7 +402,10 @@ class Setup:
             identity=self.identity, trust=self.trust, gate_keys=self.ring.passing, tag=secrets.token_bytes(8),
             calendar=self.at, chance=SystemChance(), appraiser=self._appraiser, prover=self._prover, logs=self._logs,
             renew=renew, finders=self._finders(), known=self._known, keepers=(log, topics),
-            services={**offers.services, **self.seat.services, **self.forwarding.services, **self.work.services},
+            services={
+                **offers.services, **self.seat.services, **self.forwarding.services, **self.work.services,
+                **self.telemetry.services,
+            },
             standings=self.standings, trust_keeper=self.seat,
             streams={**offers.streams, **self.forwarding.streams, **self.work.streams},
             witnesses=self.witnessing,

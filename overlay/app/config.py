@@ -11,9 +11,11 @@ from typing import Any, Final, Literal, NoReturn, cast
 
 from audit.confirmation import WITHIN
 from discovery.static import parse_seed
+from overlay.app.telemetry.names import EVERY, NO_PAGE, parse_endpoint
 from overlay.app.tpm import DEFAULT_TCTI
 from overlay.core.authority.recovery import RECOVERY_WAIT
-from overlay.core.forwarding import parse_exposed, parse_forwarded
+from overlay.core.forwarding import parse_exposed, parse_forwarded, parse_rule
+from overlay.core.forwarding import parse_listen as parse_service_listen
 from overlay.core.limits import AttestTimes, RekeyTimes
 from overlay.errors import UsageError
 from overlay.store.state import SETTINGS
@@ -57,6 +59,10 @@ class Config:
     refresh_every: float = 7 * 24 * 3600.0
     expose: tuple[str, ...] = ()  # NAME=ADDRESS RULE ..., what members may use of this host
     forward: tuple[str, ...] = ()  # NAME[@PEER]=ADDRESS, local addresses that lead to members' services
+    telemetry_send: tuple[str, ...] = ()  # rules: members that get this machine's metrics
+    telemetry_every: float = EVERY
+    telemetry_collect: str = ""  # address of /metrics; "-" to collect without that page
+    telemetry_otlp: str = ""  # URL to export to
     work: bool = False  # whether this node is a worker
     work_dual_control: bool = False  # whether it takes only what two persons have signed
     log_level: LogLevel = "warning"
@@ -245,6 +251,24 @@ def _forwarded(key: str, value: object) -> object:
     return services
 
 
+def _rules(key: str, value: object) -> object:
+    rules = _texts(key, value)
+    for rule in rules:
+        parse_rule(rule)
+    return rules
+
+
+def _place(key: str, value: object) -> object:
+    place = _text(key, str(value) if isinstance(value, int) and not isinstance(value, bool) else value)
+    if place != NO_PAGE:
+        parse_service_listen(str(place))
+    return place
+
+
+def _endpoint(key: str, value: object) -> object:
+    return parse_endpoint(str(_text(key, value)))
+
+
 def _truth(key: str, value: object) -> object:
     return value if isinstance(value, bool) else _wrong(key, "true or false")
 
@@ -343,6 +367,13 @@ TABLE: Final = (
         "forward", "NAME=ADDRESS, where a member's service is to be had here; may be repeated", _forwarded, _split_services,
         many=True, metavar="SERVICE",
     ),
+    Setting(
+        "telemetry_send", "rule, such as role:collector: who gets the metrics of this machine; may be repeated", _rules,
+        _split_services, many=True, metavar="RULE",
+    ),
+    Setting("telemetry_every", "seconds between two readings of this machine", _period, _number_of, metavar="SECONDS"),
+    Setting("telemetry_collect", "collect, with /metrics at this address; - without that page", _place, metavar="ADDRESS"),
+    Setting("telemetry_otlp", "OTLP/HTTP endpoint to which a collector exports", _endpoint, metavar="URL"),
     Setting("work", "run signed work that schedulers of the mesh place here", _truth, _bool_of),
     Setting("work_dual_control", "run only work that two persons have signed", _truth, _bool_of),
     Setting("log_level", "debug, info, warning or error", _word("debug", "info", "warning", "error"), metavar="LEVEL"),

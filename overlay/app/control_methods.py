@@ -7,6 +7,7 @@ import trio
 
 from overlay.app import wire_json as wire
 from overlay.app.api import NodeApi
+from overlay.app.telemetry.rows import report_parts
 from overlay.errors import PeerUnreachable
 from overlay.net.peer import Peer
 
@@ -77,6 +78,31 @@ async def _forward(node: NodeApi, params: Params, item: Item) -> Any:
         await trio.sleep_forever()
 
 
+async def _telemetry_send(node: NodeApi, params: Params, item: Item) -> Any:
+    """Until the client cancels it, or goes."""
+    name, to = wire.text_of(params, "name", limit=NAME_MAX), wire.texts_of(params, "to")
+    async with node.telemetry.send(name, to=to, every=wire.seconds_of(params, "every")):
+        await item(READY)
+        await trio.sleep_forever()
+
+
+async def _telemetry_collect(node: NodeApi, params: Params, item: Item) -> Any:
+    """Until the client cancels it, or goes."""
+    listen, otlp = (None if params.get(key) is None else wire.text_of(params, key) for key in ("listen", "otlp"))
+    level, expect = wire.number_of(params, "level"), wire.texts_of(params, "expect")
+    async with node.telemetry.collect(listen=listen, otlp=otlp, level=level, expect=expect) as address:
+        await item(address)
+        await trio.sleep_forever()
+
+
+async def _telemetry_report(node: NodeApi, params: Params, item: Item) -> Any:
+    """Row by row: all of them together may be too long for a line."""
+    report = await node.telemetry.report(kept=wire.truth_of(params, "kept"))
+    for kind, rows in report_parts(report):
+        for row in rows:
+            await item([kind, row])
+
+
 async def _append(node: NodeApi, params: Params, item: Item) -> Any:
     kind = wire.text_of(params, "type", limit=NAME_MAX)
     return wire.receipt_fields(await node.audit.append(kind, params.get("value")))
@@ -127,6 +153,9 @@ METHODS: Final[Mapping[str, Method]] = {
     "subscribe": _subscribe,
     "expose": _expose,
     "forward": _forward,
+    "telemetry.send": _telemetry_send,
+    "telemetry.collect": _telemetry_collect,
+    "telemetry.report": _telemetry_report,
     "audit.append": _append,
     "audit.wait_replicated": _wait_replicated,
     "audit.wait_witnessed": _wait_witnessed,

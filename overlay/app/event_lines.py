@@ -29,6 +29,8 @@ from overlay.events import (
     RevocationsChanged,
     RunPlacedTwice,
     ServiceRefused,
+    TelemetryGap,
+    TelemetryRefused,
     TrustLost,
     WorkEnded,
     WorkRefused,
@@ -57,7 +59,7 @@ def describe(event: NodeEvent) -> str:
         case PeerAttested():
             return f"{event.name} proved its software again, level {event.level}, round {event.round}"
         case _:
-            return _describe_authority(event) or _describe_rest(event)
+            return _describe_authority(event) or _of_telemetry(event) or _describe_rest(event)
 
 
 def _describe_authority(event: NodeEvent) -> str:
@@ -99,6 +101,19 @@ def _describe_rest(event: NodeEvent) -> str:
         case IdentityCloned():
             return f"two processes run as {event.name}: stop one, or its identity was stolen"
     return _of_fork(event)
+
+
+def _of_telemetry(event: NodeEvent) -> str:
+    """What does not count, and what is missing; empty for what is not of telemetry."""
+    match event:
+        case TelemetryRefused():
+            whose = f" of {event.author}" if event.author not in ("", event.name) else ""
+            return f"telemetry{whose} from {event.name} does not count: {_why(event.reason, event.detail)}"
+        case TelemetryGap():
+            last = event.first + event.count - 1
+            return f"telemetry of {event.name} is missing: batches {event.first} to {last} of {event.stream}"
+        case _:
+            return ""
 
 
 def _of_fork(event: NodeEvent) -> str:

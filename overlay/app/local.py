@@ -12,6 +12,7 @@ from overlay.app.authority.api import Authority
 from overlay.app.authority.commands import Commands
 from overlay.app.authority.seat import Seat
 from overlay.app.local_audit import LocalAudit
+from overlay.app.telemetry.face import Telemetry
 from overlay.app.topic_keeper import TopicKeeper
 from overlay.core.authority.succession import AuthorityChain
 from overlay.core.keys import MeshId, NodeId
@@ -37,6 +38,7 @@ class Faces:
     audit: LocalAudit
     topics: TopicKeeper
     forwarding: Forwarding
+    telemetry: Telemetry
     exposed: Callable[[], tuple[str, ...]] = tuple  # nodes that have told two stories
 
 
@@ -48,6 +50,7 @@ class LocalNode:
         warnings: Callable[[], tuple[str, ...]],
     ) -> None:
         self.audit = faces.audit
+        self.telemetry = faces.telemetry
         self.seat = seat
         self.authority = Authority(Commands(seat).perform)
         self.engine = engine

@@ -41,6 +41,7 @@ COMMANDS: Final = {
     "subscribe": (TALK, "Print what is published on TOPIC."),
     "expose": (SERVICES, "Let members use SERVICE of this host, until Ctrl-C."),
     "forward": (SERVICES, "Bring SERVICE of a member to the local address LISTEN, until Ctrl-C."),
+    "telemetry": ("overlay.app.cli.telemetry", "Signed metrics: send, collect, show."),
     "audit": ("overlay.app.cli.audit", "The audit log of this node and its copies of the others' logs."),
     "work": (WORK, "Signed work: what runs on workers of the mesh is what was signed, checked there before and while it runs."),
     "revoke": (AUTHORITY, "Throw nodes out, for ever."),
