@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from overlay.core.members import Members
 from overlay.core.trust import TrustSet
@@ -237,3 +239,65 @@ def test_only_what_waits_can_begin() -> None:
         with pytest.raises(LocalProtocolError):
             book.begin(key, view(), NOW)
     book.end(bytes(32))
+
+
+# --- whatever a scheduler and the machine do ------------------------------------------------------------------------------
+
+RUNS = sign(make_workload(runs=2))
+OFFERS = [assign(RUNS, run=run, nonce=bytes([nonce]) * 16).pack() for run in (1, 2) for nonce in (1, 2)]
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("offer"), st.integers(0, 3)), st.tuples(st.just("begin"), st.integers(0, 3)),
+        st.tuples(st.just("end"), st.integers(0, 3)), st.tuples(st.just("restart"), st.just(0)),
+        st.tuples(st.just("tick"), st.sampled_from([0, 1, 90])),
+    ),
+    max_size=30,
+)  # fmt: skip
+
+
+class Machine:
+    """A worker that stores each record as it should, and may go down at any moment."""
+
+    def __init__(self) -> None:
+        self.stored: list[RunRecord] = []
+        self.began: list[tuple[bytes, int]] = []
+        self.book = WorkBook()
+        self.at = NOW
+        self.begun: set[bytes] = set()  # by this process
+
+    def offer(self, number: int) -> None:
+        self.book.receive(OFFERS[number], view(), 0.0, self.at)
+
+    def begin(self, number: int) -> None:
+        waiting = [run for run in self.book.runs if run.key not in self.begun]
+        if waiting:
+            run = waiting[number % len(waiting)]
+            self.begun.add(run.key)
+            try:
+                event = self.book.begin(run.key, view(), self.at)
+            except LocalProtocolError:
+                return  # it was halted while it waited
+            if isinstance(event, Begun):
+                self.stored.append(RunRecord.unpack(event.record.pack()))
+                self.began.append((event.record.workload, event.record.run))
+
+    def end(self, number: int) -> None:
+        for run in self.book.runs[number : number + 1]:
+            self.book.end(run.key)
+            self.begun.discard(run.key)
+
+    def restart(self, _: int) -> None:
+        self.book = WorkBook(self.stored)
+        self.begun.clear()
+
+    def tick(self, minutes: int) -> None:
+        self.at += minutes * MINUTE
+        self.book.tick(view(), math.inf, self.at)
+
+@given(STEPS)
+@settings(max_examples=60, deadline=None)
+def test_no_run_ever_begins_twice(steps: list[tuple[str, int]]) -> None:
+    machine = Machine()
+    for step, number in steps:
+        getattr(machine, step)(number)
+    assert len(machine.began) == len(set(machine.began)) <= 2
