@@ -407,7 +407,7 @@ class Setup:
                 **self.telemetry.services,
             },
             standings=self.standings, trust_keeper=self.seat,
-            streams={**offers.streams, **self.forwarding.streams, **self.work.streams},
+            streams={**self.work.streams, **offers.streams, **self.forwarding.streams},  # files may come from elsewhere
             witnesses=self.witnessing,
             transient=topics.on_transient_batch, forks=self.forks, rekey=RekeyTimes.every(config.rekey_after),
             attest=AttestTimes.period(config.attest_every), listen=listen,

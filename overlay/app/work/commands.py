@@ -10,12 +10,13 @@ import trio
 
 from overlay.app.local import LocalNode
 from overlay.app.wire_json import malformed
+from overlay.app.work.contract import ASSIGN, check_answer
 from overlay.app.work.delivery import Delivery
 from overlay.app.work.description import read_description
 from overlay.app.work.desk import WorkDesk
 from overlay.app.work.worker import Worker
 from overlay.core.work.checks import check_originators
-from overlay.core.work.envelopes import SignedPlacement, SignedResult, SignedWorkload
+from overlay.core.work.envelopes import Assignment, SignedPlacement, SignedResult, SignedWorkload
 from overlay.errors import PeerUnreachable, Refused, UsageError
 from overlay.store.work import StoredRun, WorkStore
 
@@ -41,6 +42,7 @@ class WorkCommands:
         self._commands: Final[Mapping[str, Callable[[Options], Awaitable[dict[str, Any]]]]] = {
             "sign": self._sign, "countersign": self._countersign, "verify": self._verify, "result": self._check_result,
             "fetch": self._fetch, "status": self._status,
+            "place": self._place,
         }  # fmt: skip
 
     async def ask(self, command: str, options: Options) -> dict[str, Any]:
@@ -68,6 +70,17 @@ class WorkCommands:
         signed = SignedWorkload.unpack(_bytes(options, "carried"))
         peers = check_originators(signed, self._desk.view, self._desk.at)
         return _shown(signed) | {"signers": [peer.name for peer in peers]}
+
+    async def _place(self, options: Options) -> dict[str, Any]:
+        """As a scheduler: sign a placement, and hand both to the worker. Raises Refused: why it does not take them."""
+        signed, run = SignedWorkload.unpack(_bytes(options, "carried")), options.get("run")
+        if isinstance(run, bool) or not isinstance(run, int):
+            malformed("run")
+        worker = self._desk.worker(_text(options, "worker"))
+        placement = self._desk.place(signed, worker, run=run)
+        peer = next(one for one in self._node.peers if one.node_id == worker)
+        check_answer(await peer.call(ASSIGN, Assignment(signed, placement).pack()))
+        return {"placement": placement.hash.hex(), "carried": _pack(placement.pack())}
 
     async def _check_result(self, options: Options) -> dict[str, Any]:
         await trio.lowlevel.checkpoint()

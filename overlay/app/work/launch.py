@@ -97,7 +97,7 @@ def _part(*, network: bool) -> tuple[int, list[str]]:
     """Leave the namespaces of the machine: as whom the run runs, in our eyes, and what holds. Raises OSError."""
     spaces = SPACES if network else SPACES | kernel.CLONE_NEWNET
     held = ["pid", "mount", "ipc", "uts", *([] if network else ["network"])]
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 and _knows(NOBODY):
         try:
             kernel.unshare(spaces)
         except PermissionError:
@@ -108,6 +108,13 @@ def _part(*, network: bool) -> tuple[int, list[str]]:
     kernel.unshare(spaces | kernel.CLONE_NEWUSER)
     kernel.map_self(user, group, inside=NOBODY)
     return NOBODY, [*held, "user"]
+
+
+def _knows(user: int) -> bool:
+    """Whether there is such a user in the user namespace that we were started in."""
+    with open("/proc/self/uid_map") as file:
+        rows = [[int(text) for text in line.split()] for line in file]
+    return any(first <= user < first + count for first, _, count in rows)
 
 
 def _run(worker: Worker, room: Room, group: Group, inside: Inside, held: list[str]) -> None:
@@ -214,8 +221,12 @@ class _Watch:
             self._kill("timed-out")
         elif self._room.written > self._job.output:
             self._kill("output")
-        elif "memory" not in self._group.held and resident(self._inside.first) > self._job.memory:
+        elif self._group.killed or self._takes_too_much():  # where one process is gone, the others do not what was wanted
             self._kill("memory")
+
+    def _takes_too_much(self) -> bool:
+        """Asked only where there is no control group that would see to it."""
+        return "memory" not in self._group.held and resident(self._inside.first) > self._job.memory
 
     def _kill(self, why: str) -> None:
         self._why = self._why or why

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
@@ -157,7 +158,8 @@ class Launchers:
             while True:
                 self._wanted = trio.Event()
                 if self._warm is None:
-                    self._warm = await Launcher.start(self.place, network=False)
+                    with suppress(HostLacks):  # whoever gets one is told why not
+                        self._warm = await Launcher.start(self.place, network=False)
                 await self._wanted.wait()
         finally:
             if self._warm is not None:

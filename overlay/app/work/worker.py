@@ -253,16 +253,16 @@ class Worker:
             await trio.to_thread.run_sync(self._store.finish, run.key, signed.pack())
         problem = running.problem
         if problem is not None and signed.says.reason is not None:
+            await log.append(EntryType.WORK, bodies.work_stop(run, problem.reason, problem.detail))
             node.engine.emit(WorkStopped(
                 workload=run.workload.name, run=run.placement.run, reason=problem.reason, detail=problem.detail,
                 name=run.scheduler.name, node=str(run.scheduler.node_id), placement=run.key.hex(),
             ))
-            await log.append(EntryType.WORK, bodies.work_stop(run, problem.reason, problem.detail))
+        await log.append(EntryType.WORK, bodies.work_end(run, signed, running.detail))
         node.engine.emit(WorkEnded(
             workload=run.workload.name, run=run.placement.run, state=signed.says.state.name.lower(),
             number=signed.says.number, placement=run.key.hex(),
         ))
-        await log.append(EntryType.WORK, bodies.work_end(run, signed, running.detail))
 
     def _keep_unbegun(self, run: Run, signed: SignedResult) -> None:
         self._unbegun[run.key] = (run.assignment, signed.pack())
