@@ -81,7 +81,8 @@ async def _forward(node: NodeApi, params: Params, item: Item) -> Any:
 async def _telemetry_send(node: NodeApi, params: Params, item: Item) -> Any:
     """Until the client cancels it, or goes."""
     name, to = wire.text_of(params, "name", limit=NAME_MAX), wire.texts_of(params, "to")
-    async with node.telemetry.send(name, to=to, every=wire.seconds_of(params, "every")):
+    every, host = wire.seconds_of(params, "every"), wire.truth_of(params, "host")
+    async with node.telemetry.send(name, to=to, every=every, host=host):
         await item(READY)
         await trio.sleep_forever()
 

@@ -16,10 +16,10 @@ class RemoteTelemetry:
 
     @asynccontextmanager
     async def send(
-        self, name: str = STREAM, *, to: Iterable[str] = (COLLECTOR,), every: float = EVERY
+        self, name: str = STREAM, *, to: Iterable[str] = (COLLECTOR,), every: float = EVERY, host: bool = True
     ) -> AsyncIterator[None]:
         """See `TelemetryApi`."""
-        async with self._connection.request("telemetry.send", name=name, to=list(to), every=every) as answers:
+        async with self._connection.request("telemetry.send", name=name, to=list(to), every=every, host=host) as answers:
             await anext(answers)
             yield
 

@@ -126,6 +126,15 @@ async def test_psql_on_one_machine_uses_a_database_on_another(folder: Path) -> N
     ]
 
 
+async def test_a_metric_edited_on_its_way_stays_out_of_the_graph(folder: Path) -> None:
+    words = ("--evidence", "software", "--network", "namespaces", "--nodes", "3", "--scenes", "edited-metric", "--json")
+    ran = await run(*words, folder=folder)
+    assert ran.code == 0, ran
+    assert [(scene["name"], scene["status"], scene["observed"]) for scene in ran.report["scenes"]] == [
+        ("edited-metric", "passed", "TELEMETRY_ROOT")
+    ]
+
+
 async def test_the_mesh_key_is_distributed_among_machines_without_tpms(folder: Path) -> None:
     """The other acts follow in `./run slow`."""
     words = ("--evidence", "software", "--network", "namespaces", "--scenes", "distribute", "--json", "--keep", "kept")

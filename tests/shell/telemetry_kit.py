@@ -87,6 +87,6 @@ async def world(*, page: bool = False) -> AsyncIterator[World]:
     async with (
         mesh("hub", "alice", "mallory") as (hub, alice, mallory),
         hub.telemetry.collect(listen="0" if page else None) as address,
-        alice.telemetry.send("test", to=HUB, host=False) as stream,
+        alice.telemetry.send("test", to=HUB, host=False, node=False) as stream,
     ):
         yield World(hub, alice, mallory, address, stream)

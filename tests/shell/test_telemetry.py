@@ -70,7 +70,7 @@ async def test_a_metric_edited_in_flight_is_in_quarantine_and_in_no_sum() -> Non
 async def test_whoever_hands_over_a_batch_of_another_is_not_its_author() -> None:
     async with mesh("hub", "alice", "mallory") as (hub, alice, mallory), hub.telemetry.collect():
         link = await mallory.wait_peer("hub")
-        async with alice.telemetry.send("test", to=("node:mallory",), host=False) as stream:
+        async with alice.telemetry.send("test", to=("node:mallory",), host=False, node=False) as stream:
             stream.record([sample("heat", 20)])
             await until(lambda: stream._machine.size == 1)
             await link.call(BATCH, edited(batch_of(stream, 0)))
@@ -83,7 +83,7 @@ async def test_whoever_hands_over_a_batch_of_another_is_not_its_author() -> None
 
 
 async def test_batches_from_before_a_collector_began_are_fetched() -> None:
-    async with mesh("hub", "alice") as (hub, alice), alice.telemetry.send("test", to=HUB, host=False) as stream:
+    async with mesh("hub", "alice") as (hub, alice), alice.telemetry.send("test", to=HUB, host=False, node=False) as stream:
         for number in range(3):
             stream.record([sample("step", number)])
             await until(lambda: stream._machine.size == number + 1)  # noqa: B023
@@ -109,7 +109,7 @@ async def test_a_batch_that_was_lost_is_asked_for_and_comes() -> None:
 async def test_only_whom_it_is_meant_for_gets_batches_again() -> None:
     async with (
         mesh("hub", "alice", "mallory") as (hub, alice, mallory),
-        alice.telemetry.send("test", to=HUB, host=False) as stream,
+        alice.telemetry.send("test", to=HUB, host=False, node=False) as stream,
     ):
         stream.record([sample("heat", 20)])
         await until(lambda: stream._machine.size == 1)
@@ -135,7 +135,7 @@ async def test_a_node_that_does_not_collect_takes_nothing() -> None:
 
 async def test_anchors_stand_in_the_log_of_their_sender() -> None:
     async with mesh("hub", "alice") as (hub, alice), hub.telemetry.collect():
-        async with alice.telemetry.send("test", to=HUB, host=False) as stream:
+        async with alice.telemetry.send("test", to=HUB, host=False, node=False) as stream:
             stream.record([sample("heat", 20)])
             await counted(hub, "heat", "alice", 20)
         (entry,) = [one for one in await alice.audit.read(node="alice") if one.type == "telemetry"]
@@ -161,7 +161,7 @@ async def test_a_registry_of_the_user_is_read_and_its_labels_do_not_hide_ours() 
     async with (
         mesh("hub", "alice") as (hub, alice),
         hub.telemetry.collect(listen="0") as page,
-        alice.telemetry.send("shop", to=HUB, host=False, registry=registry) as stream,
+        alice.telemetry.send("shop", to=HUB, host=False, node=False, registry=registry) as stream,
     ):
         await counted(hub, "wait_seconds_count", "alice", 1)
         assert stream.left_out == 1

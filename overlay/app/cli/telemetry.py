@@ -26,8 +26,9 @@ def telemetry() -> None:
 )  # fmt: skip
 @click.option("--name", default=STREAM, show_default=True, metavar="NAME", help="Of the stream.")
 @click.option("--every", default=EVERY, show_default=True, metavar="SECONDS", help="Between two readings.")
+@click.option("--host/--no-host", default=True, help="Read this machine, by psutil, and not its node alone.")
 @standard_options
-def send(invocation: Invocation, to: tuple[str, ...], name: str, every: float) -> None:
+def send(invocation: Invocation, to: tuple[str, ...], name: str, every: float, *, host: bool) -> None:
     """Send the metrics of this machine and its node to collectors, until Ctrl-C.
 
     `telemetry_send` in the node's settings does it for good.
@@ -36,7 +37,9 @@ def send(invocation: Invocation, to: tuple[str, ...], name: str, every: float) -
         parse_rule(rule)
 
     async def serve() -> None:
-        async with connect_local(invocation.folder) as node, node.telemetry.send(name, to=to, every=every):
+        async with connect_local(invocation.folder) as node, node.telemetry.send(
+            name, to=to, every=every, host=host
+        ):
             if invocation.json:
                 say_json({"stream": name, "to": list(to), "every": every})
             else:

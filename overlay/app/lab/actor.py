@@ -21,6 +21,7 @@ from overlay.app.config import load_config
 from overlay.app.identity import Endorser, load_membership
 from overlay.app.lab.forking import ForkingLog
 from overlay.app.lab.processes import cancel_on_signal
+from overlay.app.telemetry.names import BATCH
 from overlay.core.endorsement import make_endorsement, verify_endorsement
 from overlay.core.evidence import Binding, Evidence, Prover
 from overlay.core.handshake import Side
@@ -33,8 +34,10 @@ from overlay.errors import OverlayError
 from overlay.events import NodeEvent
 from overlay.net.guest import GuestLink
 from overlay.net.ports import TrustKeeper
+from overlay.net.request import Request
 from overlay.net.system import wall_clock
 from overlay.registry import EvidenceKind, FrameType, Mode
+from overlay.store.files import write_atomic
 from overlay.store.state import StateFolder
 
 Defect = Callable[[Assembly, str], Assembly]
@@ -99,6 +102,23 @@ def forked_log(assembly: Assembly, _: str) -> Assembly:
     return replace(assembly, parts=replace(parts, keepers=keepers))
 
 
+def feeder(assembly: Assembly, path: str) -> Assembly:
+    """`edited-metric`: keeps the first batch of telemetry that it is given in a file, to do with it what it likes."""
+
+    async def keep(request: Request) -> bytes:
+        await trio.lowlevel.checkpoint()
+        _keep_first(Path(path), request.body)
+        return b""
+
+    services = {**assembly.parts.services, BATCH: keep}
+    return replace(assembly, parts=replace(assembly.parts, services=services))
+
+
+def _keep_first(path: Path, data: bytes) -> None:
+    if not path.exists():
+        write_atomic(path, data)
+
+
 DEFECTS: dict[str, Defect] = {
     "wrong-gate-key": wrong_gate_key,
     "other-mesh": other_mesh,
@@ -107,6 +127,7 @@ DEFECTS: dict[str, Defect] = {
     "replayed-rekey": replayed_rekey,
     "deaf-signer": deaf_signer,
     "forked-log": forked_log,
+    "feeder": feeder,
 }
 
 

@@ -19,6 +19,7 @@ from overlay.app.lab.scene import Scene
 from overlay.app.lab.scenes import (
     cloned_folder,
     edited_entry,
+    edited_metric,
     edited_software,
     expired_endorsement,
     flipped_bytes,
@@ -29,6 +30,7 @@ from overlay.app.lab.scenes import (
     replayed_quote,
     replayed_rekey,
     restored_folder,
+    revoked_scheduler,
     stranger,
 )
 from overlay.errors import UsageError
@@ -48,7 +50,7 @@ SCENES: tuple[Scene, ...] = (
 
 
 MORE_ABOUT_LOGS: tuple[Scene, ...] = (restored_folder.SCENE, cloned_folder.SCENE)
-MORE_ABOUT_SERVICES: tuple[Scene, ...] = (forward_postgres.SCENE,)
+MORE_ABOUT_SERVICES: tuple[Scene, ...] = (forward_postgres.SCENE, revoked_scheduler.SCENE, edited_metric.SCENE)
 SERVICES: Final = "services"  # all of these
 AUDIT: Final = "audit"  # these, and those of SCENES that are about logs
 

@@ -191,7 +191,7 @@ class Lab:
     @asynccontextmanager
     async def running(
         self, machine: Machine, *, defect: str = "", argument: str = "", package: Path | None = None,
-        seeds: Sequence[Machine] = (), through: "WireTap | None" = None,
+        seeds: Sequence[Machine] = (), through: "WireTap | None" = None, options: Sequence[str] = (),
     ) -> AsyncIterator[Machine]:
         """An actor at work for the length of the block, with one defect or none; it dials `seeds`, or the first victim.
 
@@ -201,7 +201,7 @@ class Lab:
         env = None if package is None else package_environment(package)
         addresses = [through.address] if through else [victim.address for victim in seeds or self.victims[:1]]
         settings = self.settings(machine.host, rekey=self.actor_rekey, attest=self.actor_round)
-        settings += ["--no-mdns", *(word for address in addresses for word in ("--seed", address))]
+        settings += ["--no-mdns", *(word for address in addresses for word in ("--seed", address)), *options]
         machine.start(settings, nursery=self._nursery, module=ACTOR, extra=extra, env=env)
         try:
             yield machine

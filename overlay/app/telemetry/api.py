@@ -12,9 +12,9 @@ class TelemetryApi(Protocol):
     """Telemetry of a node; see `Telemetry` for what each method promises."""
 
     def send(
-        self, name: str = STREAM, *, to: Iterable[str] = (COLLECTOR,), every: float = EVERY
+        self, name: str = STREAM, *, to: Iterable[str] = (COLLECTOR,), every: float = EVERY, host: bool = True
     ) -> AbstractAsyncContextManager[Any]:
-        """Send this machine's metrics for the length of the block."""
+        """Send this node's metrics, and with `host` this machine's, for the length of the block."""
         ...
 
     def collect(

@@ -63,7 +63,7 @@ class Telemetry:
     @asynccontextmanager
     async def send(
         self, name: str = STREAM, *, to: Iterable[str] = (COLLECTOR,), every: float = EVERY, host: bool = True,
-        registry: Registry | None = None,
+        node: bool = True, registry: Registry | None = None,
     ) -> AsyncIterator[Sending]:
         """Send a stream for the length of the block; `record` of what is given puts samples of one's own into it.
 
@@ -71,7 +71,8 @@ class Telemetry:
             name: of the stream, for people.
             to: rules as for `expose`: the members who may have it.
             every: seconds between two readings.
-            host: read this machine, by psutil, and this node.
+            host: read this machine, by psutil.
+            node: read this node: links, logs, services.
             registry: a prometheus_client registry to read, too.
 
         Raises:
@@ -81,7 +82,8 @@ class Telemetry:
         engine, log, statistics = self._running()
         if not EVERY_LEAST <= every <= EVERY_MOST:
             raise UsageError(f"between two readings are {EVERY_LEAST:g} to {EVERY_MOST:g} seconds")
-        sources: list[Source] = [HostSource(), OwnSource(statistics)] if host else []
+        sources: list[Source] = [OwnSource(statistics)] if node else []
+        sources += [HostSource()] if host else []
         sources += [] if registry is None else [RegistrySource(registry)]
         one = Sending(name, engine, log, to=tuple(map(parse_rule, to)), sources=sources, every=every)
         self._sendings[one.stream] = one
