@@ -10,7 +10,21 @@ from contextlib import ExitStack
 
 import trio
 
-from bench import authority, forwarding, idle, links, logs, long_logs, measured, neighbours, quotes, streams, telemetry, work
+from bench import (
+    authority,
+    forwarding,
+    idle,
+    links,
+    logs,
+    long_logs,
+    measured,
+    neighbours,
+    quotes,
+    streams,
+    telemetry,
+    work,
+    work_start,
+)
 from bench.row import Row
 from overlay.errors import HostLacks
 
@@ -56,6 +70,7 @@ ROWS: dict[str, Callable[[int], Awaitable[list[Row]]]] = {
     "work_check_two_persons_ms": work.checks,
     "work_check_again_ms": work.checks,
     "artifact_hash_gb_per_s": work.hashing,
+    "work_submit_to_start_ms": work_start.starts,
     "telemetry_samples_per_s": telemetry.collecting,
 }
 
