@@ -8,6 +8,7 @@ import trio
 from overlay.app.client import connect_local
 from overlay.app.telemetry.names import BATCH, MISSING
 from overlay.app.telemetry.sending import Sending
+from overlay.core.telemetry import anchors_seen
 from overlay.core.telemetry.asks import Ask
 from overlay.core.telemetry.records import Kind
 from overlay.core.wire import decode, encode
@@ -80,6 +81,45 @@ async def test_whoever_hands_over_a_batch_of_another_is_not_its_author() -> None
             assert values(await hub.telemetry.report(), "heat") == {"alice": 20}
             (kept,) = (await hub.telemetry.report(kept=True)).kept
             assert (kept.sender, kept.author, kept.reason) == ("mallory", "alice", "TELEMETRY_ROOT")
+
+
+async def test_an_author_that_does_not_count_any_more_is_in_no_graph() -> None:
+    async with world() as it:
+        it.stream.record([sample("heat", 20)])
+        await counted(it.hub, "heat", "alice", 20)
+        await it.hub.authority.revoke(["alice"])
+
+        async def is_gone() -> bool:
+            report = await it.hub.telemetry.report()
+            return values(report, "heat") == {} and report.streams == ()
+
+        await until(is_gone)
+
+
+async def test_an_author_below_the_level_of_the_collector_does_not_count() -> None:
+    async with (
+        mesh("hub", "alice") as (hub, alice),
+        hub.telemetry.collect(level=2),
+        alice.telemetry.send("test", to=HUB, host=False, node=False) as stream,
+    ):
+        stream.record([sample("heat", 20)])
+        await refused(hub, "alice", "LEVEL_TOO_LOW")
+        assert values(await hub.telemetry.report(), "heat") == {}
+
+
+async def test_what_an_authors_log_says_and_nobody_has_sent_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(anchors_seen, "WITHHELD_AFTER", 0.0)
+    async with (
+        mesh("hub", "alice", "mallory") as (hub, alice, _mallory),
+        hub.telemetry.collect(expect=("node:alice",)),
+    ):
+        async with alice.telemetry.send("test", to=("node:mallory",), host=False, node=False) as stream:
+            stream.record([sample("heat", 20)])
+
+        async def is_told() -> bool:
+            return (await hub.telemetry.report()).contradicted == (("alice", "TELEMETRY_WITHHELD", 1),)
+
+        await until(is_told)
 
 
 async def test_batches_from_before_a_collector_began_are_fetched() -> None:

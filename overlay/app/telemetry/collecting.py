@@ -1,7 +1,7 @@
 """The driver of a collector: what comes goes to the machine, what is missing is asked for, and what it finds is told."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -68,13 +68,13 @@ class Collecting:
         name_of: Callable[[NodeId], str],
     ) -> None:
         """`level`: the least that an author needs. `expect`: whose streams have to come here, once its log speaks of them."""
-        self._engine, self._expect, self._name_of = engine, expect, name_of
+        self._engine, self._level, self._expect, self._name_of = engine, level, expect, name_of
         self._authors = Authors(engine, author_of)
         self.machine = TelemetryCollector(engine.parts.trust().mesh_id, self._authors, level=level, expects=self._expects)
         self.began = engine.parts.calendar().timestamp()
         self._changed = trio.Event()
         self._asking: set[NodeId] = set()
-        self._contradicted: Counter[tuple[NodeId, Reason]] = Counter()
+        self._contradicted: Counter[tuple[NodeId | None, Reason]] = Counter()
         self._told: set[tuple[NodeId, Reason, int]] = set()
 
     def receive(self, raw: bytes, sender: NodeId) -> None:
@@ -176,15 +176,17 @@ class Collecting:
                 )
                 for (node, name), chain in newest.items()
             ),
-            refused=tuple(
-                ("others" if sender is None else self._name_of(sender), reason.name, count)
-                for (sender, reason), count in self.machine.quarantine.counts.items()
-            ),
-            contradicted=tuple(
-                (self._name_of(author), reason.name, count) for (author, reason), count in self._contradicted.items()
-            ),
+            refused=self._by_name(self.machine.quarantine.counts),
+            contradicted=self._by_name(self._contradicted),
             kept=tuple(map(self._kept, self.machine.quarantine)) if kept else (),
         )  # fmt: skip
+
+    def _by_name(self, counts: Mapping[tuple[NodeId | None, Reason], int]) -> tuple[tuple[str, str, int], ...]:
+        """(name, reason, how many); two of one name together, for one series each."""
+        found: Counter[tuple[str, str]] = Counter()
+        for (node, reason), count in counts.items():
+            found["others" if node is None else self._name_of(node), reason.name] += count
+        return tuple((name, reason, count) for (name, reason), count in found.items())
 
     def _kept(self, one: Quarantined) -> Kept:
         author = "" if one.author is None else self._name_of(one.author)
@@ -198,9 +200,11 @@ class Collecting:
         found = {}
         for node in {*(node for node, _ in self.machine.aggregates), *(key[0] for key in self.machine.chains)}:
             try:
-                found[node] = self._authors.info(node, self._name_of(node), at).level
+                level = self._authors.info(node, self._name_of(node), at).level
             except Refused:
                 continue
+            if level >= self._level:
+                found[node] = level
         return found
 
     def _labels(self, nodes: Iterable[NodeId]) -> dict[NodeId, str]:
