@@ -96,6 +96,18 @@ async def test_an_author_that_does_not_count_any_more_is_in_no_graph() -> None:
         await until(is_gone)
 
 
+async def test_a_batch_of_a_revoked_author_does_not_count_whoever_hands_it_over() -> None:
+    async with mesh("hub", "alice", "mallory") as (hub, alice, mallory), hub.telemetry.collect():
+        async with alice.telemetry.send("test", to=("node:mallory",), host=False, node=False) as stream:
+            stream.record([sample("heat", 20)])
+            await until(lambda: stream._machine.size == 1)
+            await hub.authority.revoke(["alice"])
+            await until(lambda: "alice" not in {peer.name for peer in hub.peers})
+            await (await mallory.wait_peer("hub")).call(BATCH, batch_of(stream, 0))
+        await refused(hub, "mallory", "REVOKED")
+        assert values(await hub.telemetry.report(), "heat") == {}
+
+
 async def test_an_author_below_the_level_of_the_collector_does_not_count() -> None:
     async with (
         mesh("hub", "alice") as (hub, alice),
@@ -120,6 +132,17 @@ async def test_what_an_authors_log_says_and_nobody_has_sent_is_told(monkeypatch:
             return (await hub.telemetry.report()).contradicted == (("alice", "TELEMETRY_WITHHELD", 1),)
 
         await until(is_told)
+
+
+async def test_a_collector_counts_what_it_measures_itself() -> None:
+    async with mesh("hub") as (hub,), hub.telemetry.send("test", to=HUB, host=False, node=False) as stream:
+        stream.record([sample("heat", 20)])
+        await until(lambda: stream._machine.size == 1)
+        async with hub.telemetry.collect():
+            stream.record([sample("heat", 21)])
+            await counted(hub, "heat", "hub", 21)
+            (row,) = (await hub.telemetry.report()).streams
+            assert (row.batches, row.missing) == (2, 0)
 
 
 async def test_batches_from_before_a_collector_began_are_fetched() -> None:

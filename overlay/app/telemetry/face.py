@@ -85,7 +85,10 @@ class Telemetry:
         sources: list[Source] = [OwnSource(statistics)] if node else []
         sources += [HostSource()] if host else []
         sources += [] if registry is None else [RegistrySource(registry)]
-        one = Sending(name, engine, log, to=tuple(map(parse_rule, to)), sources=sources, every=every)
+        one = Sending(
+            name, engine, log, to=tuple(map(parse_rule, to)), sources=sources, every=every,
+            here=lambda: self._collecting,
+        )
         self._sendings[one.stream] = one
         try:
             async with background() as tasks:

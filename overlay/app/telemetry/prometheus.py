@@ -6,7 +6,7 @@ A name has one type in an exposition: where authors differ in theirs, or a count
 from typing import Any, Final
 
 from overlay.app.telemetry.extras import prometheus_client
-from overlay.app.telemetry.rows import Report
+from overlay.app.telemetry.rows import OWN_PREFIX, Report
 from overlay.core.telemetry.records import Kind
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -34,7 +34,7 @@ def _family(client: Any, name: str, kinds: set[Kind], samples: list[tuple[dict[s
 
 def _named(name: str, kinds: set[Kind]) -> tuple[str, str, str]:
     """Name of the family, its text, its type."""
-    text = f"{name}, as its authors signed it."
+    text = "Of the collector itself." if name.startswith(OWN_PREFIX) else "Signed by its author."
     if kinds == {Kind.GAUGE}:
         return name, text, "gauge"
     if kinds == {Kind.COUNTER} and name.endswith(TOTAL) and name != TOTAL:

@@ -2,12 +2,13 @@
 
 import math
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final, Protocol
 
 import trio
 
 from audit.log import AuditLog
+from overlay.app.telemetry.collecting import Collecting
 from overlay.app.telemetry.names import BATCH
 from overlay.app.telemetry.sampling import Reading
 from overlay.core.forwarding import Rule, may_use
@@ -42,14 +43,16 @@ class Sending:
     """One stream. `run` until cancelled, then `finish`."""
 
     def __init__(
-        self, name: str, engine: Node, log: AuditLog, *, to: tuple[Rule, ...], sources: Sequence[Source], every: float
+        self, name: str, engine: Node, log: AuditLog, *, to: tuple[Rule, ...], sources: Sequence[Source], every: float,
+        here: Callable[[], Collecting | None],
     ) -> None:
-        """Raises UsageError for a name that no stream can have."""
+        """`here`: the collector of this node, if it is one. Raises UsageError for a name that no stream can have."""
         self._engine, self._log, self._to, self._sources, self._every = engine, log, to, sources, every
         self._machine = TelemetrySender(
             name, secrets.token_bytes(STREAM_ID_SIZE), own=engine.identity, mesh_id=engine.parts.trust().mesh_id,
             now=trio.current_time(),
         )
+        self._here, self._fed, self._fed_until = here, here(), 0
         self._cursors: dict[NodeId, int] = {}  # the next batch for each collector
         self._recorded, self._cut = trio.Event(), trio.Event()
         self.left_out = 0
@@ -116,9 +119,20 @@ class Sending:
         if any(isinstance(one, Cut) for one in found):
             self._cut.set()
             self._cut = trio.Event()
+        self._feed_here()
         for one in found:
             if isinstance(one, Anchor):
                 await self._anchor(one)
+
+    def _feed_here(self) -> None:
+        """What our own collector has not got: no link leads to it."""
+        own, collector = self._engine.identity.node_id, self._here()
+        if collector is not self._fed:
+            self._fed, self._fed_until = collector, 0
+        if collector is not None and may_use(self._to, self._engine.info_of(own, "")):
+            for cut in self._machine.batches_from(self._fed_until):
+                collector.receive(cut.raw, own)
+                self._fed_until = cut.seq + 1
 
     async def _anchor(self, anchor: Anchor) -> None:
         try:
