@@ -16,7 +16,7 @@ from overlay.core.join_key import JoinKey
 from overlay.core.keys import MeshId
 from overlay.core.mesh.found import Address
 from overlay.core.token import Token, parse_token
-from overlay.errors import UsageError
+from overlay.errors import Refused, UsageError
 from overlay.registry import OrderKind
 
 SEED_SIZE: Final = 32
@@ -100,7 +100,11 @@ def _invite_id(text: str, mesh_id: MeshId) -> bytes:
     """From a token, or the id that `overlay invite --json` has shown. Raises UsageError."""
     if len(text) == 2 * INVITE_ID_SIZE:
         return read_hex(text, INVITE_ID_SIZE, "an invite")
-    token = parse_token(text)
+    try:
+        token = parse_token(text)
+    except Refused as error:
+        said = f"neither a token nor the id of an invite: {error.detail}"
+        raise UsageError(said, hint="`overlay withdraw` lists open invites") from None
     if token.mesh_id != mesh_id:
         raise UsageError("the token is for another mesh")
     return JoinKey.of(token.seed, mesh_id).invite_id
