@@ -76,14 +76,15 @@ def test_a_member_that_writes_ten_times_its_quota_fills_no_others_disk() -> None
     (heads,) = make_heads(ChainKind.AUDIT, {log.log_id: Head(eve, whole.size, whole.root)})
     machine.receive(eve, FrameType.HEADS, heads, 0.0)
     held = 0
-    for _ in range(100):
+    for now in range(0, 6000, 60):  # seconds: who sends a few items at a time is asked again after a pause
+        machine.tick(float(now))
         wants = [open_want(ChainKind.AUDIT, body) for _, frame, body in machine.messages_to_send() if frame is FrameType.WANT]
         if not wants:
             break
         (want,) = wants
         (some, *_) = chunks(log.log_id, want.start, log.raws[want.start : want.start + 4])
         body = make_items(ChainKind.AUDIT, type(some)(some.log_id, some.start, some.items, want.start))
-        for event in machine.receive(eve, FrameType.ITEMS, body, 0.0):
+        for event in machine.receive(eve, FrameType.ITEMS, body, float(now)):
             assert isinstance(event, ItemsVerified)
             found = replica.checked(event.log_id, event.start, len(event.items))
             assert found is not None
@@ -91,7 +92,7 @@ def test_a_member_that_writes_ten_times_its_quota_fills_no_others_disk() -> None
             taken = sum(map(len, event.items))
             quotas.took(eve, found.state.hlc, len(event.items), taken)
             held += taken
-            machine.stored(event.log_id, Head(eve, found.state.size, found.state.root), 0.0)
+            machine.stored(event.log_id, Head(eve, found.state.size, found.state.root), float(now))
     assert size <= held <= size + 4 * max(map(len, log.raws))
     pushed = make_items(ChainKind.AUDIT, chunks(log.log_id, replica.states[log.log_id].size, log.raws[-1:])[0])
-    assert machine.receive(eve, FrameType.ITEMS, pushed, 0.0) == []
+    assert machine.receive(eve, FrameType.ITEMS, pushed, 6000.0) == []
