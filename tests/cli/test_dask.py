@@ -11,7 +11,7 @@ from tests.cli.node_kit import SOFTWARE, Machine, Process
 from tests.cli.script_kit import ROOT
 from tests.cli.service_kit import free_port
 
-pytest.importorskip("distributed", reason="this needs Dask: pip install 'distributed>=2025.1'")
+pytest.importorskip("distributed", reason="this needs Dask: pip install 'distributed>=2026.8'")
 
 pytestmark = pytest.mark.slow  # five processes that load Dask: 13 to 60 s
 
