@@ -5,9 +5,9 @@ import queue
 import signal
 import sys
 import threading
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -179,22 +179,23 @@ def test_a_service_runs_in_a_thread_of_its_own_and_holds_up_nobody(pair: Pair) -
 
 def test_no_more_services_run_at_once_than_there_are_threads(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocking, "SERVICE_THREADS", 2)
-    both, running = threading.Barrier(3), Counter[str]()
+    running, third, go_on = threading.Semaphore(0), threading.Event(), threading.Event()
+    begun = count(1)
 
-    def count(_: Request) -> bytes:
-        running["now"] += 1
-        running["most"] = max(running["most"], running["now"])
-        both.wait(PATIENCE)  # two of them and the test
-        both.wait(PATIENCE)
-        running["now"] -= 1
+    def wait(_: Request) -> bytes:
+        if next(begun) > 2 and not go_on.is_set():
+            third.set()
+        running.release()
+        go_on.wait(PATIENCE)
         return b""
 
-    with linked(pair, count=count) as (_, _, peer):
-        calls = [InThread(lambda: peer.call("count")) for _ in range(4)]
-        for _ in range(4):
-            both.wait(PATIENCE)
+    with linked(pair, wait=wait) as (_, _, peer):
+        calls = [InThread(lambda: peer.call("wait")) for _ in range(4)]
+        for _ in range(2):
+            assert running.acquire(timeout=PATIENCE)
+        assert not third.wait(2.0)  # there is time for a third one, and no thread
+        go_on.set()
         assert [call.ended() for call in calls] == [b""] * 4
-    assert running["most"] == 2
 
 
 def test_a_service_may_use_its_own_node(pair: Pair) -> None:

@@ -362,10 +362,9 @@ async def test_closing_wakes_whoever_waits_for_bytes() -> None:
 
 
 async def test_a_socket_that_is_never_empty_leaves_others_their_turn() -> None:
-    """Buffers that are filled to the last byte are followed by more without a turn, but not for ever."""
+    """What brings much is followed by more without a turn, but not for ever."""
     one, other = await tcp_streams()
     receiver = SocketConnection(one)
-    await other.send_all(bytes(40_000))
     turns = 0
 
     async def count() -> None:
@@ -377,14 +376,13 @@ async def test_a_socket_that_is_never_empty_leaves_others_their_turn() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(count)
         await trio.lowlevel.checkpoint()
-        room = memoryview(bytearray(200))
+        before = turns
         for _ in range(200):
-            assert await receiver.receive_into(room) == 200
-        assert turns >= 200 // 20
+            await receiver._turn()  # as after a receive that brought much: no socket fills that fast for certain
+        assert 200 // 20 <= turns - before < 200 // 10
         before = turns
         receiver.breathe()
-        await other.send_all(bytes(200))
-        await receiver.receive_into(room)
+        await receiver._turn()
         assert turns > before
         nursery.cancel_scope.cancel()
     await receiver.close()
