@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator
@@ -20,6 +21,7 @@ USER: Final = "app"  # of the database; it needs no password: who may connect is
 OTHERS: Final = "nobody"  # PostgreSQL refuses to be root
 READY_WITHIN: Final = 20.0  # seconds
 SOCKET: Final = ".s.PGSQL.5432"
+OPEN_PLACES: Final = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108 - a folder of our own is made in them
 HINT: Final = "install the Debian package postgresql"
 
 
@@ -39,7 +41,7 @@ def program(name: str) -> str:
 @asynccontextmanager
 async def running_postgres(folder: Path) -> AsyncIterator[Path]:
     """An empty database `postgres`: the path of its socket. `folder` takes its log. Raises HostLacks, CheckFailed."""
-    with tempfile.TemporaryDirectory(prefix="overlay-lab-") as name:
+    with tempfile.TemporaryDirectory(prefix="overlay-lab-", dir=_where_others_may_go()) as name:
         place = Path(name)
         prefix = _as_nobody(place)
         environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
@@ -71,6 +73,14 @@ async def _is_there(socket: Path) -> bool:
 def words_for(host: str, port: int) -> list[str]:
     """Options of psql for a database there: plain output, no settings of a user, no waiting for a password."""
     return ["-X", "-A", "-t", "-w", "-h", host, "-p", str(port), "-U", USER, "-d", "postgres"]
+
+
+def _where_others_may_go() -> Path:
+    """A folder for temporary files that another user can get into, where one is needed. Raises HostLacks."""
+    for place in (Path(tempfile.gettempdir()), *OPEN_PLACES):
+        if os.geteuid() != 0 or all(one.stat().st_mode & stat.S_IXOTH for one in (place, *place.parents) if one.exists()):
+            return place
+    raise HostLacks(f"user {OTHERS} can get into no folder for temporary files")
 
 
 def _as_nobody(place: Path) -> list[str]:
