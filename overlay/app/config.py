@@ -259,6 +259,9 @@ def _rules(key: str, value: object) -> object:
 
 
 def _place(key: str, value: object) -> object:
+    """None with an empty text, as with no such setting."""
+    if value == "":
+        return value
     place = _text(key, str(value) if isinstance(value, int) and not isinstance(value, bool) else value)
     if place != NO_PAGE:
         parse_service_listen(str(place))
@@ -266,6 +269,9 @@ def _place(key: str, value: object) -> object:
 
 
 def _endpoint(key: str, value: object) -> object:
+    """None with an empty text, as with no such setting."""
+    if value == "":
+        return value
     return parse_endpoint(str(_text(key, value)))
 
 

@@ -128,6 +128,6 @@ async def crew(lab: Lab, actor: Machine, name: str) -> AsyncIterator[Crew]:
 
 
 SCENE = Scene(
-    name="revoked-scheduler", about="goes on with its job on three machines after it was revoked",
+    name="revoked-scheduler", about="is revoked while its job runs on three machines",
     expected=Reason.SCHEDULER_REVOKED, control=control, attack=attack,
 )

@@ -166,5 +166,5 @@ def test_a_scene_that_is_not_there_is_usage_and_the_others_are_named() -> None:
 
 def test_names_of_scenes_are_unique_and_each_says_what_it_does() -> None:
     scenes = EVERYTHING.scenes
-    assert len({scene.name for scene in scenes}) == len(scenes) == 12 + 7 + 2
+    assert len({scene.name for scene in scenes}) == len(scenes) == 12 + 3 + 7 + 2
     assert all(scene.about and len(scene.about) <= 50 for scene in scenes)
