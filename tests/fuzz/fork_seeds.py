@@ -20,3 +20,4 @@ def forks() -> Iterator[bytes]:
     fields = decode(shortened(entries), limit=4096)
     yield b"\1" + encode(fields | {2: fields[2] | {1: 1}})
     yield b"\0" + encode({0: 1, 1: 1, 2: {0: 1}, 3: {0: 1}})
+    yield b"\1" + encode({0: 1, 1: 1, 2: 0, 3: {10: 1}})  # a side without its format number

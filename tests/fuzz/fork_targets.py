@@ -49,7 +49,5 @@ def completed(value: Any) -> bytes:
         side = value.get(at)
         if isinstance(side, dict) and not isinstance(side.get(1), list):
             shown = ALICE.credentials if isinstance(side.get(1), int) else forker().member.credentials
-            found[at] = {0: side.get(0), 1: [shown.endorsement, shown.leaf, list(shown.chain)]} | {
-                key: part for key, part in side.items() if key not in (0, 1)
-            }
+            found[at] = side | {1: [shown.endorsement, shown.leaf, list(shown.chain)]}
     return encode(found)
