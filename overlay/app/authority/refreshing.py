@@ -11,7 +11,7 @@ from typing import Final, Protocol
 import trio
 
 from overlay.app.authority.keeper import Keeper
-from overlay.app.authority.resharing import Assignment, session_for
+from overlay.app.authority.resharing import Assignment, call_off, session_for
 from overlay.app.authority.signing import Surroundings
 from overlay.app.authority.upkeep import Upkeep
 from overlay.core.authority.refresh_rules import (
@@ -29,7 +29,7 @@ from overlay.net.background import spawn
 from overlay.registry import Reason, RoundKind
 
 LOOK_MAX: Final = 60.0  # seconds between two looks at the calendar: our guess
-ANSWER_WITHIN: Final = 5.0  # seconds; whoever has said yes waits twice as long for the plan
+ANSWER_WITHIN: Final = 5.0  # seconds; whoever has said yes waits twice as long for the plan, or until it is called off
 SESSIONS_KEPT: Final = 64  # our guess: one a week
 UNORDERED: Final = 0  # orders are numbered from 1
 
@@ -118,6 +118,9 @@ class Refreshing:
                 ready = await self._ask(session, share.generation)
                 if len(ready) >= self._enough():
                     await self._performer.hand_over(_assignment(session, own, ready))
+                else:
+                    others = (one for one in ready if one != own)
+                    self._keeper.carrier.send(call_off(_assignment(session, own, ()), others))
         except Refused as error:
             if error.reason is not Reason.BUSY:
                 self._keeper.alarm(own, error.reason, f"refresh: {error}")

@@ -6,6 +6,7 @@ promised otherwise.
 """
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -88,6 +89,12 @@ class Assignment:
         return cls(session=order.session, number=order.number, leader=order.operator, to=to)
 
 
+def call_off(assignment: Assignment, to: Iterable[NodeId]) -> Iterator[Outgoing]:
+    """A plan without dealers: whoever waits for one is free again."""
+    session = session_for(assignment.session, b"handover")
+    return (Outgoing(one, session, RoundKind.RESHARE_PLAN, make_map([])) for one in to)
+
+
 class Handover:
     """One refresh or resharing on one node."""
 
@@ -153,6 +160,8 @@ class Handover:
         message = await self._next(RoundKind.RESHARE_PLAN, self._assignment.leader)
         (found,) = open_map(message.body, _NODES, limit=16 * 1024)
         dealers = tuple(map(NodeId, found))
+        if not dealers:
+            raise Refused(Reason.TIMEOUT, "the leader has called it off")
         if not set(dealers) <= set(self._old) or list(dealers) != sorted(set(dealers)):
             raise Refused(Reason.MALFORMED, "dealers are members of the authority, by node id")
         return dealers
