@@ -8,13 +8,16 @@ import hmac
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 from attest.areas import PublicArea, parse_area
 from attest.credential import make_credential, parse_endorsement_key
 from attest.endorsement_chain import EndorsementTrust, judge_endorsement_key
 from attest.enrol import NAME_SIZE, attestation_qualified_name, check_identity_key, handle_name
-from attest.levels import SOFTWARE_KEY
-from attest.policy import Measured, accepted_kinds, check_level, judge_quote
+from attest.inquiry import LogInquiry, Subject
+from attest.levels import SOFTWARE_KEY, level_of
+from attest.log_book import LogBook
+from attest.policy import Measured, accepted_kinds, check_level, file_rules, judge_quote, meets_rules, wants_logs
 from attest.quote import (
     Header,
     check_attestation_key,
@@ -24,16 +27,19 @@ from attest.quote import (
     parse_certification,
     parse_quote,
 )
+from attest.rules import Logs
 from attest.structures import ALG_SHA256, RH_OWNER, bad_evidence
 from overlay.core.certificate_profile import ek_tag
 from overlay.core.certificate_request import Request
 from overlay.core.join_binding import JoinBinding
 from overlay.core.join_frames import JoinTpm, TpmAnswer
-from overlay.core.join_ports import JoinFinding, WrappedSecret
+from overlay.core.join_ports import JoinFinding, JoinInquiry, WrappedSecret
 from overlay.core.policy import Policy
 from overlay.core.wire import sha256
 from overlay.errors import Refused
 from overlay.registry import COSE_ES256, EvidenceKind, Reason
+
+JOIN_LIST_MAX: Final = 16 * 1024 * 1024  # bytes of a joiner's list of files: our guess; 20,000 entries have some 3 MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,7 @@ class ShownMachine:
     ak_qualified_name: bytes
     pcr_digest: bytes
     firmware: int
+    resets: int  # the TPM's reset count
     warnings: tuple[str, ...]
 
 
@@ -111,7 +118,8 @@ def check_join(case: JoinCase, trust: EndorsementTrust, at: datetime) -> ShownMa
 
     tag = ek_tag(case.binding.mesh_id, keys.ek.name)
     level, warnings = judge_endorsement_key(keys.ek, tag, shown.ek_chain, trust, at)
-    return ShownMachine(level, tag, keys.ak.name, signer, quote.pcr_digest, quote.header.firmware, warnings)
+    firmware, resets = quote.header.firmware, quote.header.clock[0]
+    return ShownMachine(level, tag, keys.ak.name, signer, quote.pcr_digest, firmware, resets, warnings)
 
 
 def _check_header(header: Header, qualified_signer: bytes, data: bytes) -> None:
@@ -150,20 +158,31 @@ class TpmJoinAppraiser:
     def appraise(
         self, shown: JoinTpm, answer: TpmAnswer, binding: JoinBinding, secret: bytes, request: Request, *,
         pcr_bitmap: int, at: datetime,
-    ) -> JoinFinding:
-        """What goes into the certificate; raises Refused with check_join's reasons, PCR_MISMATCH or LEVEL_TOO_LOW."""
+    ) -> JoinFinding | JoinInquiry:
+        """What goes into the certificate, or which part of the logs the policy's rules need first.
+
+        Raises:
+            Refused: check_join's reasons, `judge_quote`'s, or LEVEL_TOO_LOW; the same as on a link.
+        """
         case = JoinCase(
             shown=shown, answer=answer, binding=binding, request=request, secret=secret, pcr_bitmap=pcr_bitmap
         )
         policy = self._policy()
         machine = check_join(case, EndorsementTrust.of(policy), at)
-        measured = Measured(pcr_bitmap, machine.pcr_digest, machine.firmware)
-        warnings = machine.warnings + judge_quote(policy, at, measured)
-        check_level(policy, machine.level)
-        return JoinFinding(
-            level=machine.level, policy_version=policy.version, ak_name=machine.ak_name,
-            ak_qualified_name=machine.ak_qualified_name, ek_tag=machine.ek_tag, warnings=warnings,
+
+        def conclude(logs: Logs | Refused | None) -> JoinFinding:
+            return _conclude(policy, at, machine, Measured(pcr_bitmap, machine.pcr_digest, machine.firmware, logs))
+
+        if not wants_logs(policy, at):
+            return conclude(None)
+        if not shown.boot_log_hash:
+            return conclude(Refused(Reason.LOG_MISSING, "the machine has no logs, or does not show them"))
+        subject = Subject(
+            node=request.node_id, ak_name=machine.ak_name, resets=machine.resets, bitmap=pcr_bitmap,
+            pcr_digest=machine.pcr_digest, boot_hash=shown.boot_log_hash, rules=file_rules(policy, at),
         )
+        book = LogBook()  # of this conversation: what a joiner shows is no news about a member
+        return LogInquiry(subject, book, conclude, list_max=JOIN_LIST_MAX).begin()
 
     def appraise_file_key(self, request: Request) -> JoinFinding:
         """Level 1, where the policy takes that; raises Refused(EVIDENCE_NOT_ACCEPTED or LEVEL_TOO_LOW)."""
@@ -175,3 +194,13 @@ class TpmJoinAppraiser:
             raise Refused(Reason.EVIDENCE_NOT_ACCEPTED, "the policy wants a TPM, and the joiner shows none")
         check_level(policy, SOFTWARE_KEY)
         return JoinFinding(level=SOFTWARE_KEY, policy_version=policy.version)
+
+
+def _conclude(policy: Policy, at: datetime, machine: ShownMachine, measured: Measured) -> JoinFinding:
+    """What the policy says when all there is to know is known. Level 5 is each neighbour's to see: no certificate says it."""
+    warnings = machine.warnings + judge_quote(policy, at, measured)
+    check_level(policy, level_of(EvidenceKind.TPM, machine.level, met=meets_rules(policy, at, measured)))
+    return JoinFinding(
+        level=machine.level, policy_version=policy.version, ak_name=machine.ak_name,
+        ak_qualified_name=machine.ak_qualified_name, ek_tag=machine.ek_tag, warnings=warnings,
+    )

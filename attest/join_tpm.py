@@ -9,9 +9,11 @@ from overlay.core.join_frames import JoinChallenge, JoinTpm, TpmAnswer
 
 
 def show_join(
-    tpm: Tpm, *, ak: KeyBlob, identity: KeyBlob, ek_chain: tuple[bytes, ...] | None = None, boot_log: bytes | None = None
+    tpm: Tpm, *, ak: KeyBlob, identity: KeyBlob, ek_chain: tuple[bytes, ...] | None = None, boot_log_hash: bytes = b""
 ) -> JoinTpm:
     """The TPM parts of JOIN; `ek_chain` is DER, the EK's certificate first, instead of what the TPM has stored.
+
+    `boot_log_hash`: 32 bytes; none for a machine that shows no logs.
 
     Raises:
         OverlayError: the TPM fails.
@@ -19,7 +21,7 @@ def show_join(
     chain = tpm.endorsement_chain() if ek_chain is None else ek_chain
     return JoinTpm(
         ek_public=tpm.endorsement_public(), ek_chain=chain, ak_public=ak.public, identity_public=identity.public,
-        parent_name=parse_area(tpm.storage_public()).name, boot_log=boot_log,
+        parent_name=parse_area(tpm.storage_public()).name, boot_log_hash=boot_log_hash,
     )
 
 

@@ -4,7 +4,8 @@ A guest is somebody who may not be on an open link yet, or no more: who joins ha
 may have ended. Nothing of the application ever passes here. Rules:
 
 - mode 2 carries JOIN and what answers it; mode 3 carries renewal, orders, what the authority says, and what moves trust
-- all frames of the peer together have at most 256 KiB, what moves trust apart: 1 MiB; the link lives for 60 s
+- all frames of the peer together have at most 256 KiB, what moves trust apart: 1 MiB, and so have the logs that a signer asks
+  a joiner for: 18 MiB; the link lives for 60 s
 - what a peer does never raises: it is the last event
 """
 
@@ -30,7 +31,10 @@ from overlay.registry import FrameType, Mode, Reason, Role
 FRAMES: Final[Mapping[Mode, frozenset[FrameType]]] = MappingProxyType(
     {
         Mode.JOIN: frozenset(
-            {FrameType.JOIN, FrameType.JOIN_CHALLENGE, FrameType.JOIN_ANSWER, FrameType.JOIN_RESULT, FrameType.TRUST_UPDATE}
+            {
+                FrameType.JOIN, FrameType.JOIN_CHALLENGE, FrameType.JOIN_ANSWER, FrameType.JOIN_RESULT, FrameType.EVIDENCE_PART,
+                FrameType.TRUST_UPDATE,
+            }
         ),
         Mode.RENEW: frozenset(
             {
@@ -42,6 +46,7 @@ FRAMES: Final[Mapping[Mode, frozenset[FrameType]]] = MappingProxyType(
 )
 
 _TRUST: Final = FrameType.TRUST_UPDATE
+_LOGS: Final = FrameType.EVIDENCE_PART
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,8 @@ class GuestSession:
         self._began = now
         self._ready = False
         most = limits.GUEST_ANSWER_MAX if role is Role.OPENER else limits.GUEST_BYTES_MAX
-        self._left = {True: limits.TRUST_UPDATE_MAX, False: most}  # bytes the peer may say; is it trust?
+        logs = most if role is Role.OPENER else limits.JOIN_LOGS_MAX  # who joins sends them, who signs asks
+        self._left = {_TRUST: limits.TRUST_UPDATE_MAX, _LOGS: logs, None: most}  # bytes the peer may say; None: all else
         self._outbox = Outbox()
         self._reader = RecordReader(maximum=limits.HANDSHAKE_MESSAGE_MAX)
         self._reassembler = Reassembler(lambda kind: limits.TRUST_UPDATE_MAX if kind is _TRUST else most)
@@ -209,9 +215,9 @@ class GuestSession:
                 self._events.append(GuestFrame(whole.type, whole.body))
 
     def _count(self, frame: Frame) -> None:
-        trust = frame.type is _TRUST
-        self._left[trust] -= limits.FRAME_HEADER + len(frame.body)
-        if self._left[trust] < 0:
+        kind = frame.type if frame.type in self._left else None
+        self._left[kind] -= limits.FRAME_HEADER + len(frame.body)
+        if self._left[kind] < 0:
             raise Refused(Reason.TOO_LARGE, "a guest has said too much")
 
     def _goodbye(self, reason: Reason) -> None:

@@ -10,10 +10,9 @@ from typing import Any, Final
 from overlay.core.certificate_profile import TPM_NAME
 from overlay.core.keys import NodeId
 from overlay.core.limits import CHAIN_BYTES_MAX, GUEST_BYTES_MAX, NONCE_SIZE
-from overlay.core.wire import Array, Bytes, Maybe, Text, UInt, make_map, malformed, open_map, sha256
+from overlay.core.wire import Array, Bytes, Maybe, Text, UInt, make_map, malformed, open_map
 
 INVITE_MAX: Final = 4096  # our guess: an invite has some 400 bytes
-BOOT_LOG_MAX: Final = 192 * 1024  # our guess: logs of PCs have 20 to 100 KiB; the rest of JOIN must fit beside it
 EK_CHAIN_MAX: Final = 5  # our guess: vendors' chains have two to four certificates
 EK_CERTIFICATE_MAX: Final = 4096  # our guess: they have 1 to 2 KiB
 PUBLIC_MAX: Final = 512  # of a TPM public area: RSA-2048 takes 314 bytes
@@ -39,17 +38,13 @@ class JoinTpm:
     ak_public: bytes = field(repr=False)
     identity_public: bytes = field(repr=False)
     parent_name: bytes = field(repr=False)  # of the storage key above the identity key
-    boot_log: bytes | None = field(default=None, repr=False)
-
-    @property
-    def boot_log_hash(self) -> bytes:
-        """32 bytes, or none where there is no log: that is a state for the policy to judge."""
-        return b"" if self.boot_log is None else sha256(self.boot_log)
+    boot_log_hash: bytes = b""  # 32 bytes; none where there are no logs: that is a state for the policy to judge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Join:
-    """JOIN{invite, csr, proof, not_before, name?, EK public?, EK chain?, AK public?, identity public?, parent?, boot log?}."""
+    """JOIN{invite, csr, proof, not_before, name?, EK public?, EK chain?, AK public?, identity public?, parent?,
+    H(boot log)?}. The logs follow in parts, when a signer asks for them."""
 
     invite: bytes = field(repr=False)  # COSE, not verified
     csr: bytes = field(repr=False)
@@ -62,7 +57,8 @@ class Join:
         """JOIN's body."""
         tpm = self.tpm
         parts = () if tpm is None else (
-            tpm.ek_public, list(tpm.ek_chain), tpm.ak_public, tpm.identity_public, tpm.parent_name, tpm.boot_log,
+            tpm.ek_public, list(tpm.ek_chain), tpm.ak_public, tpm.identity_public, tpm.parent_name,
+            tpm.boot_log_hash or None,
         )
         return make_map(self.invite, self.csr, self.proof, _seconds(self.not_before), self.name, *parts)
 
@@ -72,7 +68,7 @@ class Join:
         invite, csr, proof, not_before, name, *parts = open_map(
             body, Bytes(1, INVITE_MAX), _CSR, Bytes(64), UInt(SECONDS_MAX), Maybe(Text(NAME_MAX)), Maybe(_AREA),
             Maybe(Array(Bytes(1, EK_CERTIFICATE_MAX), EK_CHAIN_MAX)), Maybe(_AREA), Maybe(_AREA), Maybe(TPM_NAME),
-            Maybe(Bytes(0, BOOT_LOG_MAX)), limit=GUEST_BYTES_MAX,
+            Maybe(Bytes(32)), limit=GUEST_BYTES_MAX,
         )
         return cls(
             invite=invite, csr=csr, proof=proof, not_before=_time(not_before), name=name, tpm=_read_tpm(parts)
@@ -80,15 +76,15 @@ class Join:
 
 
 def _read_tpm(parts: list[Any]) -> JoinTpm | None:
-    *must, boot_log = parts
+    *must, boot_log_hash = parts
     if not _all_or_none(must, "a joiner shows all parts of its TPM or none"):
-        if boot_log is not None:
+        if boot_log_hash is not None:
             malformed("a boot log without a TPM")
         return None
     ek_public, ek_chain, ak_public, identity_public, parent_name = must
     return JoinTpm(
         ek_public=ek_public, ek_chain=tuple(ek_chain), ak_public=ak_public, identity_public=identity_public,
-        parent_name=parent_name, boot_log=boot_log,
+        parent_name=parent_name, boot_log_hash=boot_log_hash or b"",
     )
 
 

@@ -8,6 +8,7 @@ from overlay.core.certificates import Recovered, VerifiedCertificate, parse_root
 from overlay.core.enrolment_files import Bundle
 from overlay.core.join_frames import JoinTpm
 from overlay.core.keys import MeshId, NodeId
+from overlay.core.log_parts import LogSource, NoLogs
 from overlay.errors import Refused
 from overlay.registry import Reason
 
@@ -34,6 +35,7 @@ class JoinPlan:
     read_authority: Callable[[tuple[bytes, ...]], Quorum]  # verifies against the pinned root; raises Refused
     name: str | None = None
     tpm: JoinTpm | None = None
+    logs: LogSource = field(default_factory=NoLogs, repr=False)  # of this machine
     recovered: Callable[[], Recovered] = dict  # what the authority that was read says of its roots
 
 

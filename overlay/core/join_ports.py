@@ -9,6 +9,7 @@ from overlay.core.certificate_request import Request
 from overlay.core.join_binding import JoinBinding
 from overlay.core.join_frames import Join, JoinTpm, TpmAnswer
 from overlay.core.keys import MeshId, NodeId
+from overlay.core.log_parts import LogPart, LogWanted
 
 LEAF_LIFE: Final = timedelta(hours=24)  # of what is issued: trust.md, the usual day
 
@@ -92,6 +93,19 @@ class InviteChecker(Protocol):
         ...
 
 
+class JoinInquiry(Protocol):
+    """A joiner whose TPM is genuine and that is not judged yet: parts of its logs are lacking, asked for one by one."""
+
+    @property
+    def wanted(self) -> LogWanted:
+        """The part that is lacking now."""
+        ...
+
+    def take(self, part: LogPart) -> "JoinFinding | JoinInquiry":
+        """The part that was wanted: some milliseconds of work. Raises as `JoinAppraiser.appraise` does."""
+        ...
+
+
 class JoinAppraiser(Protocol):
     """Judges what a joiner shows of its TPM. Fast: called from the core; needs no TPM."""
 
@@ -107,8 +121,8 @@ class JoinAppraiser(Protocol):
     def appraise(
         self, shown: JoinTpm, answer: TpmAnswer, binding: JoinBinding, secret: bytes, request: Request, *,
         pcr_bitmap: int, at: datetime,
-    ) -> JoinFinding:
-        """Check everything at once, from the bytes; raises Refused."""
+    ) -> JoinFinding | JoinInquiry:
+        """Check everything at once, from the bytes, then the logs if the policy wants them; raises Refused."""
         ...
 
     def appraise_file_key(self, request: Request) -> JoinFinding:

@@ -1,9 +1,10 @@
-"""The signer's end of one joining link: JOIN, CHALLENGE, ANSWER, and an approval that a certificate follows from.
+"""The signer's end of one joining link: JOIN, CHALLENGE, ANSWER, logs, and an approval that a certificate follows from.
 
 Frames and time in, frames and events out. Rules:
 
 - everything is checked before the driver is asked, and nothing is approved before the driver has made it durable
 - the secret and the nonce serve one conversation, and are gone with its end
+- logs are asked for when all else is genuine, one part after the other, as on links; `guest_session` bounds size and time
 - whatever is refused ends the conversation; on another link the joiner may begin again, which costs it no use
 """
 
@@ -20,11 +21,12 @@ from overlay.core.enrolment_files import Bundle
 from overlay.core.guard import asked
 from overlay.core.join_binding import JoinBinding
 from overlay.core.join_frames import Finish, Join, JoinChallenge, JoinTpm, TpmAnswer, unpack_answer
-from overlay.core.join_ports import Approval, GrantedInvite, InviteChecker, JoinAppraiser, JoinFinding, JoinLink
+from overlay.core.join_ports import Approval, GrantedInvite, InviteChecker, JoinAppraiser, JoinFinding, JoinInquiry, JoinLink
 from overlay.core.join_result import JoinResult, SignerHint
 from overlay.core.join_signer_states import EXPECTED, State
 from overlay.core.keys import NodeId
 from overlay.core.limits import NONCE_SIZE
+from overlay.core.log_parts import LinkLogs, LogPart, NoLogs, unpack
 from overlay.core.wire import sha256
 from overlay.errors import LocalProtocolError, Refused
 from overlay.registry import FrameType, Reason
@@ -105,6 +107,8 @@ class SignerSide:
         self._patience = patience
         self._due = now + patience
         self._challenged: _Challenged | None = None
+        self._logs = LinkLogs(NoLogs())  # a joiner asks for none of ours
+        self._inquiry: tuple[_Asked, JoinInquiry] | None = None
         self._approval: Approval | None = None
 
     @property
@@ -126,7 +130,9 @@ class SignerSide:
                 raise Refused(Reason.UNEXPECTED_FRAME, f"{kind.name} to a signer that is {self.state.name.lower()}")
             if self.state is State.WAITING:
                 return self._join(Join.unpack(body), now, at)
-            return self._answer(body, at)
+            if self.state is State.READING:
+                return self._log(body, now)
+            return self._answer(body, now, at)
         except Refused as refusal:
             return self._end(refusal.reason, refusal.detail)
 
@@ -182,7 +188,7 @@ class SignerSide:
             raise Refused(Reason.CLOCK, detail)
         return _Asked(request=request, name=_name(join, invite, request), invite=invite, not_before=join.not_before)
 
-    def _answer(self, body: bytes, at: datetime) -> list[SignerEvent]:
+    def _answer(self, body: bytes, now: float, at: datetime) -> list[SignerEvent]:
         answer = unpack_answer(body)
         if self._approval is not None:
             return self._finish(self._approval, answer)
@@ -194,7 +200,16 @@ class SignerSide:
                 case.shown, answer, case.binding, case.secret, case.asked.request, pcr_bitmap=case.pcr_bitmap, at=at
             )
         )
-        return self._decide(case.asked, finding)
+        return self._judged(case.asked, finding, now)
+
+    def _log(self, body: bytes, now: float) -> list[SignerEvent]:
+        """A part of the joiner's logs, the one that was asked for."""
+        part = unpack(body)
+        if not isinstance(part, LogPart) or self._inquiry is None:
+            raise Refused(Reason.UNEXPECTED_FRAME, "a joiner asks for our logs")
+        self._logs.take(part)
+        wanted, inquiry = self._inquiry
+        return self._judged(wanted, asked(lambda: inquiry.take(part)), now)
 
     def _finish(self, approval: Approval, answer: TpmAnswer | Finish) -> list[SignerEvent]:
         if not isinstance(answer, Finish):
@@ -206,6 +221,16 @@ class SignerSide:
 
     # --- what follows -----------------------------------------------------------------------------------------------
 
+    def _judged(self, wanted: _Asked, found: JoinFinding | JoinInquiry, now: float) -> list[SignerEvent]:
+        """Decide, or ask for the part of the logs that is lacking. The secret has served either way."""
+        self._challenged = self._inquiry = None
+        if isinstance(found, JoinFinding):
+            return self._decide(wanted, found)
+        part = asked(lambda: found.wanted)
+        self._messages.append((FrameType.EVIDENCE_PART, self._logs.ask(part, found)))
+        self._inquiry, self._due, self.state = (wanted, found), now + self._patience, State.READING
+        return []
+
     def _decide(self, wanted: _Asked, finding: JoinFinding) -> list[SignerEvent]:
         facts = LeafFacts(
             roles=wanted.invite.roles, level=finding.level, ak_name=finding.ak_name,
@@ -215,7 +240,7 @@ class SignerSide:
             request=wanted.request, name=wanted.name, facts=LeafFacts.unpack(facts.pack()), not_before=wanted.not_before,
             invite_id=wanted.invite.invite_id, invite_hash=wanted.invite.hash,
         )
-        self._challenged, self._approval, self.state = None, approval, State.DECIDING
+        self._approval, self.state = approval, State.DECIDING
         return [ApprovalWanted(approval, finding.warnings)]
 
     def _reply(self, state: State, result: JoinResult) -> None:
@@ -223,7 +248,7 @@ class SignerSide:
         self.state = state
 
     def _end(self, reason: Reason, detail: str) -> list[SignerEvent]:
-        self._challenged = self._approval = None
+        self._challenged = self._inquiry = self._approval = None
         self._reply(State.ENDED, JoinResult(reason=reason))
         return [JoinRefused(reason, detail)]
 

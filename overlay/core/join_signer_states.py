@@ -14,6 +14,7 @@ class State(Enum):
 
     WAITING = auto()  # for JOIN
     CHALLENGED = auto()  # for the TPM's answer
+    READING = auto()  # parts of the joiner's logs are to come
     DECIDING = auto()  # the driver makes the approval durable
     APPROVED = auto()  # the joiner may ask to finish
     FINISHING = auto()  # the driver has the certificate signed
@@ -24,6 +25,7 @@ EXPECTED: Final[Mapping[State, FrameType]] = MappingProxyType(
     {
         State.WAITING: FrameType.JOIN,
         State.CHALLENGED: FrameType.JOIN_ANSWER,
+        State.READING: FrameType.EVIDENCE_PART,
         State.APPROVED: FrameType.JOIN_ANSWER,
     }
 )

@@ -4,6 +4,7 @@ Frames and time in, frames and events out. Rules:
 
 - JOIN goes only to a node that shows a leaf with role `signer` and is in the authority object under the pinned root
 - an approval counts for the signer whose link it came on, once
+- a signer gets our logs when our TPM has answered it, in the parts that it asks for, and no more than there are
 - addresses are hints; a signer that refuses or is silent costs one signer, not the join
 - a bundle is taken when the leaf in it verifies under this mesh and is for the key that asked
 """
@@ -22,6 +23,7 @@ from overlay.core.join_plan import JoinPlan, Quorum, check_bundle
 from overlay.core.join_result import JoinResult, SignerHint
 from overlay.core.joiner_states import State
 from overlay.core.keys import NodeId
+from overlay.core.log_parts import LinkLogs, LogWanted, unpack
 from overlay.core.wire import sha256
 from overlay.errors import LocalProtocolError, Refused
 from overlay.registry import FrameType, Reason
@@ -80,6 +82,7 @@ class Joiner:
         self._due = math.inf
         self._peer: VerifiedCertificate | None = None
         self._h = b""
+        self._logs = LinkLogs(plan.logs)
 
     @property
     def approved(self) -> frozenset[NodeId]:
@@ -105,7 +108,7 @@ class Joiner:
         """A link of mode 2 has keys: `peer` is what its handshake has verified under the pinned root, `h` is h(1)."""
         if self.state is not State.IDLE:
             raise LocalProtocolError(f"a joiner that is {self.state.name.lower()} begins no other link")
-        self._peer, self._h = peer, h
+        self._peer, self._h, self._logs = peer, h, LinkLogs(self._plan.logs)
         self._wait(State.GREETING, now)
 
     def receive(self, kind: FrameType, body: bytes, now: float, at: datetime) -> list[JoinerEvent]:
@@ -117,6 +120,8 @@ class Joiner:
                 return self._result(JoinResult.unpack(body), now, at)
             if kind is FrameType.JOIN_CHALLENGE and self.state is State.ASKED and self._plan.tpm is not None:
                 return self._challenge(JoinChallenge.unpack(body))
+            if kind is FrameType.EVIDENCE_PART and self.state is State.ANSWERED:
+                return self._log(body, now)
             raise Refused(Reason.UNEXPECTED_FRAME, f"{kind.name} to a joiner that is {self.state.name.lower()}")
         except Refused as refusal:
             return self._no(refusal.reason, refusal.detail)
@@ -124,6 +129,7 @@ class Joiner:
     def supply_answer(self, answer: TpmAnswer, now: float) -> None:
         """What the TPM made of `AnswerWanted`; too late is no error, the link may have gone meanwhile."""
         if self.state is State.PROVING:
+            self._logs.shown()
             self._messages.append((FrameType.JOIN_ANSWER, pack_answer(answer)))
             self._wait(State.ANSWERED, now)
 
@@ -177,6 +183,15 @@ class Joiner:
         )
         self.state, self._due = State.PROVING, math.inf
         return [AnswerWanted(challenge, binding)]
+
+    def _log(self, body: bytes, now: float) -> list[JoinerEvent]:
+        """The signer asks for a part of our logs."""
+        wanted = unpack(body)
+        if not isinstance(wanted, LogWanted):
+            raise Refused(Reason.UNEXPECTED_FRAME, "a part of a log that nobody asked for")
+        self._messages.append((FrameType.EVIDENCE_PART, self._logs.answer(wanted)))
+        self._wait(State.ANSWERED, now)
+        return []
 
     def _finish_or_go_on(self, now: float) -> list[JoinerEvent]:
         quorum = self._quorum

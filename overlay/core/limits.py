@@ -26,6 +26,7 @@ SEEN_HELLOS: Final = 65_536
 GUEST_BYTES_MAX: Final = 256 * 1024  # all frames of a joiner, or of who renews
 GUEST_ANSWER_MAX: Final = 512 * 1024  # all frames of who answers: a policy of full size and the chain of the authority
 TRUST_UPDATE_MAX: Final = 1024 * 1024
+JOIN_LOGS_MAX: Final = 18 * 1024 * 1024  # the logs of a joiner, in parts: a boot log of 1 MiB, a list of 16 MiB, what is around
 GUEST_LIFE: Final = 60.0
 JOIN_CHAIN_DEPTH_MAX: Final = 20  # roots that a joiner is shown: what fits into a handshake message
 GUESTS_MAX: Final = 32  # at once: our guess, half of the half-open places

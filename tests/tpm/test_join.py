@@ -70,7 +70,7 @@ class Machine:
         return parse_area(self.tpm.endorsement_public()).name
 
     def shown(self, chain: tuple[bytes, ...] = ()) -> JoinTpm:
-        return show_join(self.tpm, ak=self.ak, identity=self.identity, ek_chain=chain, boot_log=LOG)
+        return show_join(self.tpm, ak=self.ak, identity=self.identity, ek_chain=chain, boot_log_hash=sha256(LOG))
 
     def plan(self, shown: JoinTpm | None = None, *, threshold: int = 1) -> JoinPlan:
         signer = TpmIdentitySigner(self.tpm, self.identity)

@@ -75,14 +75,15 @@ def strict(maker: LocalCa) -> Policy:
 
 
 @asynccontextmanager
-async def founded(path: Path, policy: Policy, swtpm: Swtpm, tpm: Tpm) -> AsyncIterator[Running]:
-    """Alice, who has no TPM, founds the mesh; bob joins it with his."""
+async def founded(path: Path, policy: Policy, swtpm: Swtpm, tpm: Tpm, machine: Machine) -> AsyncIterator[Running]:
+    """Alice, who has no TPM, founds the mesh; bob joins it with his, and with the logs of his machine."""
     with StateFolder.create(path / "alice") as folder:
         found_mesh(folder, "alice", "home", policy, None)
     async with opened(path / "alice", attest_every=1.0) as alice:
         token = await token_of(alice, name="bob")
         with StateFolder.create(path / "bob") as folder:
-            await join_mesh(folder, token, Config(mdns=False, tcti=swtpm.tcti), tpm, name="bob", patience=PATIENCE)
+            config = Config(mdns=False, tcti=swtpm.tcti, boot_log=str(machine.boot), ima=str(machine.ima))
+            await join_mesh(folder, token, config, tpm, name="bob", patience=PATIENCE)
         yield alice
 
 
@@ -92,7 +93,7 @@ async def test_a_machine_that_meets_the_rules_has_level_5_until_something_else_r
     machine = Machine(tmp_path, tpm)
     await trio.to_thread.run_sync(lambda: machine.runs(*ENTRIES))
     async with (
-        founded(tmp_path, strict(maker), swtpm, tpm) as alice,
+        founded(tmp_path, strict(maker), swtpm, tpm, machine) as alice,
         opened(tmp_path / "bob", alice, tcti=swtpm.tcti, **machine.settings),
     ):
         assert (await alice.heard(PeerUp, lambda event: event.name == "bob")).level == 5
@@ -111,7 +112,7 @@ async def test_what_is_measured_and_not_in_the_log_is_drift(tmp_path: Path, swtp
     machine = Machine(tmp_path, tpm)
     machine.runs(*ENTRIES[:3])
     async with (
-        founded(tmp_path, strict(maker), swtpm, tpm) as alice,
+        founded(tmp_path, strict(maker), swtpm, tpm, machine) as alice,
         opened(tmp_path / "bob", alice, tcti=swtpm.tcti, **machine.settings),
     ):
         await alice.heard(PeerUp, lambda event: event.name == "bob")
@@ -124,7 +125,7 @@ async def test_a_machine_that_booted_something_else_or_hides_its_logs_is_not_let
 ) -> None:
     machine = Machine(tmp_path, tpm)
     machine.runs(*ENTRIES[:3])
-    async with founded(tmp_path, strict(maker), swtpm, tpm) as alice:
+    async with founded(tmp_path, strict(maker), swtpm, tpm, machine) as alice:
         hidden = {**machine.settings, "boot_log": "", "ima": ""}
         async with opened(tmp_path / "bob", alice, tcti=swtpm.tcti, **hidden):
             refused = await alice.heard(LinkRefused, lambda event: event.name == "bob")

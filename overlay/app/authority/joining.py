@@ -15,6 +15,7 @@ from discovery.mdns import MdnsFinder
 from overlay.app.config import Config
 from overlay.app.enrol import make_identity
 from overlay.app.identity import attestation_blob, blob_of, identity_signer
+from overlay.app.machine_logs import OwnLogs
 from overlay.core.authority.objects import payload_of
 from overlay.core.authority.succession import AuthorityChain
 from overlay.core.certificate_profile import is_name
@@ -31,6 +32,7 @@ from overlay.core.join_plan import JoinPlan, Quorum
 from overlay.core.joining import AnswerWanted, Joined, Joiner, JoinFailed, LinkDone
 from overlay.core.keys import NodeId, Signer
 from overlay.core.limits import CHAIN_BYTES_MAX
+from overlay.core.log_parts import LogSource, NoLogs
 from overlay.core.mesh.found import Address, AnnouncementFacts, Candidate
 from overlay.core.token import Token
 from overlay.core.wire import Bytes, decode
@@ -73,6 +75,7 @@ class JoinWish:
     chance: Chance
     at: Callable[[], datetime]
     finders: Sequence[Finder]
+    logs: LogSource = field(default_factory=NoLogs, repr=False)  # of this machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,7 @@ class _Search:
         key = JoinKey.of(token.seed, token.mesh_id)
         return JoinPlan(
             mesh_id=token.mesh_id, node_id=wish.node_id, csr=wish.csr, invite=token.invite, invite_id=key.invite_id,
-            not_before=wish.at().replace(microsecond=0), name=wish.name, tpm=wish.tpm,
+            not_before=wish.at().replace(microsecond=0), name=wish.name, tpm=wish.tpm, logs=wish.logs,
             prove=lambda h, signer: key.prove(mesh_id=token.mesh_id, h=h, signer=signer, csr=wish.csr),
             read_authority=self._read_authority,
             recovered=lambda: {} if self.authority is None else self.authority.recovered_roots,
@@ -326,7 +329,8 @@ async def join_mesh(
         raise UsageError(f"{folder.path} belongs to a mesh already", hint="choose another folder with --state")
     if name is not None and not is_name(name):
         raise UsageError(f"{name!r} is not a name for a node", hint="1 to 63 of a-z, 0-9 and inner hyphens")
-    ready = await trio.to_thread.run_sync(_Machine.of, folder, tpm)
+    logs = OwnLogs.of(config.boot_log, config.ima, config.tcti)
+    ready = await trio.to_thread.run_sync(_Machine.of, folder, tpm, logs)
     chosen = token.says.name or name or f"node-{ready.node_id.short}"
     csr = await trio.to_thread.run_sync(build_request, ready.signer, chosen)
     finders: list[Finder] = []
@@ -335,6 +339,7 @@ async def join_mesh(
     wish = JoinWish(
         token=token, node_id=ready.node_id, csr=csr, name=None if token.says.name else chosen, tpm=ready.shown,
         prove=ready.prove if ready.shown else None, chance=SystemChance(), at=wall_clock, finders=finders,
+        logs=logs,
     )
     met: dict[NodeId, Address] = {}
     found = await join(wish, patience=patience, met=met)
@@ -363,7 +368,7 @@ class _Machine:
         return NodeId.of_key(self.signer.spki)
 
     @classmethod
-    def of(cls, folder: StateFolder, tpm: "Tpm | None") -> "_Machine":
+    def of(cls, folder: StateFolder, tpm: "Tpm | None", logs: OwnLogs) -> "_Machine":
         """Blocks; makes and keeps keys where there are none. Raises OverlayError."""
         make_identity(folder, tpm)
         signer, key, ak = identity_signer(folder, tpm), load_identity(folder), attestation_blob(folder)
@@ -374,8 +379,11 @@ class _Machine:
         identity = blob_of(key)
 
         async def prove(shown: JoinTpm, challenge: JoinChallenge, binding: JoinBinding) -> TpmAnswer:
-            return await trio.to_thread.run_sync(
-                lambda: answer_join(tpm, ak=ak, identity=identity, shown=shown, challenge=challenge, binding=binding)
-            )
+            def work() -> TpmAnswer:
+                answer = answer_join(tpm, ak=ak, identity=identity, shown=shown, challenge=challenge, binding=binding)
+                logs.look()  # after the quote, so that nothing it covers is missing in them
+                return answer
 
-        return cls(signer, show_join(tpm, ak=ak, identity=identity), prove)
+            return await trio.to_thread.run_sync(work)
+
+        return cls(signer, show_join(tpm, ak=ak, identity=identity, boot_log_hash=logs.look() or b""), prove)

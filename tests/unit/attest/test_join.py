@@ -1,6 +1,6 @@
 """What a signer checks of a joiner's TPM, with a TPM made of Python: each check alone says no in one test."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import pytest
@@ -10,17 +10,24 @@ from hypothesis import strategies as st
 from attest.areas import IDENTITY_TEMPLATE, Attributes
 from attest.endorsement_chain import EndorsementTrust
 from attest.enrol import attestation_qualified_name, handle_name
+from attest.event_log import parse_boot_log
 from attest.join import JoinCase, TpmJoinAppraiser, check_join
-from attest.structures import RH_OWNER, EcdsaSignature, sized
+from attest.replay import digest_of, replay
+from attest.structures import RH_OWNER, EcdsaSignature, pack_selection, sized
 from overlay.core.certificate_profile import ek_tag
 from overlay.core.certificate_request import Request, build_request, verify_request
 from overlay.core.join_binding import BoundJoin, JoinBinding
 from overlay.core.join_frames import JoinTpm, TpmAnswer
+from overlay.core.join_ports import JoinFinding
 from overlay.core.keys import Ed25519Signer, MeshId, NodeId
+from overlay.core.limits import LOG_PART
+from overlay.core.log_parts import LogPart
 from overlay.core.policy import Attestation, Mode, Policy
+from overlay.core.policy_parts import DigestRule, MissingLog
 from overlay.core.wire import lv, sha256
 from overlay.errors import Refused
 from overlay.registry import COSE_ES256, Reason
+from tests.unit.attest.event_log_kit import BOOT, Made, log
 from tests.unit.attest.software_tpm import (
     AK,
     AK_QUALIFIED,
@@ -62,7 +69,7 @@ class KeySigner:
 REQUEST = verify_request(build_request(KeySigner(IDENTITY), "bob"))
 SHOWN = JoinTpm(
     ek_public=EK.area.raw, ak_public=AK.area.raw, identity_public=IDENTITY.area.raw, parent_name=SRK.area.name,
-    boot_log=b"boot log",
+    boot_log_hash=sha256(b"boot log"),
 )
 BINDING = JoinBinding(
     mesh_id=MeshId(sha256(b"mesh")), h=sha256(b"h"), signer=NodeId(sha256(b"signer")), nonce=sha256(b"nonce"),
@@ -242,8 +249,8 @@ def test_an_ak_that_is_swapped_after_the_answer_is_refused() -> None:
 
 
 def test_a_boot_log_that_is_swapped_after_the_answer_is_refused() -> None:
-    assert refusal_of(case(shown=replace(SHOWN, boot_log=b"a nicer log"))) is Reason.EVIDENCE_NOT_BOUND
-    assert refusal_of(case(shown=replace(SHOWN, boot_log=None))) is Reason.EVIDENCE_NOT_BOUND
+    assert refusal_of(case(shown=replace(SHOWN, boot_log_hash=sha256(b"a nicer log")))) is Reason.EVIDENCE_NOT_BOUND
+    assert refusal_of(case(shown=replace(SHOWN, boot_log_hash=b""))) is Reason.EVIDENCE_NOT_BOUND
 
 
 def test_a_signer_that_mixes_up_its_own_requests_refuses() -> None:
@@ -253,7 +260,7 @@ def test_a_signer_that_mixes_up_its_own_requests_refuses() -> None:
 
 def test_a_machine_without_a_boot_log_says_so_in_x() -> None:
     binding = replace(BINDING, boot_log_hash=b"")
-    check_join(case(Wrong(binding=binding), replace(SHOWN, boot_log=None), binding=binding), EndorsementTrust(), NOW)
+    check_join(case(Wrong(binding=binding), replace(SHOWN, boot_log_hash=b""), binding=binding), EndorsementTrust(), NOW)
 
 
 # --- the structures ---------------------------------------------------------------------------------------------------
@@ -423,3 +430,67 @@ def test_a_key_as_of_a_tpm_without_one_is_refused() -> None:
 def test_no_part_of_the_binding_may_be_missing(changed: dict[str, bytes]) -> None:
     with pytest.raises(ValueError, match="32 bytes"):
         replace(BINDING, **changed)  # type: ignore[arg-type]
+
+
+# --- rules about logs ---------------------------------------------------------------------------------------------------
+
+BOOTED = 0x40FF  # PCRs 0 to 7 and 14
+LOADERS = DigestRule(4, required=(sha256(b"grub"),))
+RULES = Policy(version=7, mode=Mode.ENFORCE, pcr_bitmap=BOOTED, digest_rules=(LOADERS,), missing_log=MissingLog.REFUSE)
+VENDOR = replace(RULES, ek_roots=(ROOT.der,), minimum_level=5)
+
+
+def judged(
+    policy: Policy, *, sent: bytes = log(*BOOT), claimed: bytes | None = None, booted: Sequence[Made] = BOOT
+) -> JoinFinding:
+    """A joiner with a maker's certificate that booted this, named the hash of that log, and sends this one."""
+    boot_hash = sha256(sent) if claimed is None else claimed
+    binding = replace(BINDING, boot_log_hash=boot_hash)
+    digest = digest_of(dict(replay(parse_boot_log(log(*booted)))), BOOTED)
+    machine = Machine(
+        qualified_signer=attestation_qualified_name(EK.area, AK.area), selection=pack_selection(BOOTED), pcr_digest=digest
+    )
+    shown = replace(SHOWN, boot_log_hash=boot_hash, ek_chain=(ROOT.certify(),))
+    answer = Wrong(binding=binding, machine=machine).answer()
+    found = appraiser(policy).appraise(shown, answer, binding, SECRET, REQUEST, pcr_bitmap=BOOTED, at=NOW)
+    while not isinstance(found, JoinFinding):
+        wanted = found.wanted
+        found = found.take(LogPart(wanted.log, wanted.offset, len(sent), sent[wanted.offset : wanted.offset + LOG_PART]))
+    return found
+
+
+def test_logs_that_meet_the_rules_lead_to_a_certificate_that_does_not_say_level_5() -> None:
+    """A policy that wants level 5 is met, and what a neighbour sees anew with each quote stands in no certificate."""
+    assert (judged(RULES).level, judged(replace(RULES, ek_roots=(ROOT.der,))).level, judged(VENDOR).level) == (2, 4, 4)
+
+
+def test_a_mesh_that_wants_level_5_takes_no_joiner_whose_logs_show_less() -> None:
+    lax = replace(VENDOR, missing_log=MissingLog.ALLOW)
+    assert reason_of(lambda: judged(lax, claimed=b"")) is Reason.LEVEL_TOO_LOW
+    assert reason_of(lambda: judged(replace(lax, digest_rules=(), mode=Mode.WARN))) is Reason.LEVEL_TOO_LOW
+
+
+def test_a_joiner_that_breaks_a_rule_about_its_boot_log_is_refused() -> None:
+    forbidden = replace(RULES, digest_rules=(DigestRule(4, forbidden=(sha256(b"grub"),)),))
+    assert reason_of(lambda: judged(forbidden)) is Reason.PCR_MISMATCH
+    assert judged(replace(forbidden, mode=Mode.WARN)).warnings
+    assert judged(replace(forbidden, mode=Mode.LEARN)).level == 2
+
+
+def test_a_joiner_whose_log_does_not_lead_to_its_quote_is_refused() -> None:
+    assert reason_of(lambda: judged(RULES, booted=(*BOOT, Made(4, b"evil")))) is Reason.PCR_MISMATCH
+
+
+def test_a_joiner_that_sends_another_log_than_it_named_is_refused() -> None:
+    assert reason_of(lambda: judged(RULES, claimed=sha256(b"another log"))) is Reason.BAD_EVIDENCE
+
+
+def test_a_joiner_that_shows_no_log_is_judged_by_what_the_policy_says_of_that() -> None:
+    assert reason_of(lambda: judged(RULES, claimed=b"")) is Reason.LOG_MISSING
+    assert judged(replace(RULES, missing_log=MissingLog.WARN), claimed=b"").warnings
+    assert judged(replace(RULES, missing_log=MissingLog.ALLOW), claimed=b"").level == 2
+
+
+def test_no_log_is_asked_for_where_no_rule_needs_one() -> None:
+    assert appraise(appraiser(POLICY))  # a finding, at once
+    assert not hasattr(appraise(appraiser(POLICY)), "wanted")

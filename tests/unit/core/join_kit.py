@@ -63,7 +63,8 @@ class Invites:
 
 
 TPM_SHOWN = JoinTpm(
-    ek_public=b"ek", ek_chain=(b"chain",), ak_public=b"ak", identity_public=b"id", parent_name=bytes(34), boot_log=b"log"
+    ek_public=b"ek", ek_chain=(b"chain",), ak_public=b"ak", identity_public=b"id", parent_name=bytes(34),
+    boot_log_hash=sha256(b"log"),
 )
 
 

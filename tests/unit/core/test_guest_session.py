@@ -193,6 +193,26 @@ def test_what_moves_trust_has_its_own_mib() -> None:
     assert reason(pair.forge(pair.member, part)) is Reason.TOO_LARGE
 
 
+def test_the_logs_of_a_joiner_have_their_own_18_mib() -> None:
+    pair = ready()
+    part = Frame(FrameType.EVIDENCE_PART, body=bytes(65_000))
+    for _ in range(limits.JOIN_LOGS_MAX // (65_000 + limits.FRAME_HEADER)):
+        assert len(pair.forge(pair.guest, part)) == 1
+    assert reason(pair.forge(pair.guest, part)) is Reason.TOO_LARGE
+
+
+def test_who_asks_for_logs_may_not_send_as_many_bytes_as_who_has_them() -> None:
+    pair = ready()
+    part = Frame(FrameType.EVIDENCE_PART, body=bytes(60_000))
+    for _ in range(8):
+        assert len(pair.forge(pair.member, part)) == 1
+    assert reason(pair.forge(pair.member, part)) is Reason.TOO_LARGE
+
+
+def test_who_renews_sends_no_logs() -> None:
+    assert FrameType.EVIDENCE_PART not in FRAMES[Mode.RENEW]
+
+
 def test_a_guest_has_a_minute_and_its_handshake_five_seconds() -> None:
     pair = Guests()
     assert pair.guest.deadline == pair.now + limits.HANDSHAKE_TIMEOUT

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from overlay.core.authority.objects import OBJECT_MAX
 from overlay.core.enrolment_files import Bundle
 from overlay.core.join_frames import (
-    BOOT_LOG_MAX,
     EK_CERTIFICATE_MAX,
     EK_CHAIN_MAX,
     INVITE_MAX,
@@ -37,7 +36,7 @@ from overlay.registry import Reason
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TPM = JoinTpm(
     ek_public=b"ek", ek_chain=(b"own", b"above"), ak_public=b"ak", identity_public=b"id", parent_name=bytes(34),
-    boot_log=b"log",
+    boot_log_hash=sha256(b"log"),
 )
 JOIN = Join(invite=b"invite", csr=b"csr", proof=bytes(64), not_before=AT, name="bob", tpm=TPM)
 CHALLENGE = JoinChallenge(nonce=bytes(32), blob=b"blob", encrypted_seed=b"seed", pcr_bitmap=1 << 14)
@@ -63,8 +62,7 @@ def reason(read: object, *arguments: object) -> Reason:
         JOIN,
         replace(JOIN, tpm=None),
         replace(JOIN, name=None),
-        replace(JOIN, tpm=replace(TPM, boot_log=None, ek_chain=())),
-        replace(JOIN, tpm=replace(TPM, boot_log=b"")),
+        replace(JOIN, tpm=replace(TPM, boot_log_hash=b"", ek_chain=())),
         replace(JOIN, not_before=datetime.fromtimestamp(SECONDS_MAX, UTC)),
     ],
 )
@@ -72,15 +70,10 @@ def test_a_join_is_read_as_it_was_written(join: Join) -> None:
     assert Join.unpack(join.pack()) == join
 
 
-def test_a_boot_log_that_is_empty_is_not_one_that_is_missing() -> None:
-    assert replace(TPM, boot_log=b"").boot_log_hash == sha256(b"")
-    assert replace(TPM, boot_log=None).boot_log_hash == b""
-
-
 def test_the_largest_join_fits_into_what_a_guest_may_say() -> None:
     largest = JoinTpm(
         ek_public=bytes(PUBLIC_MAX), ek_chain=(bytes(EK_CERTIFICATE_MAX),) * EK_CHAIN_MAX, ak_public=bytes(PUBLIC_MAX),
-        identity_public=bytes(PUBLIC_MAX), parent_name=bytes(66), boot_log=bytes(BOOT_LOG_MAX),
+        identity_public=bytes(PUBLIC_MAX), parent_name=bytes(66), boot_log_hash=bytes(32),
     )
     join = replace(JOIN, invite=bytes(INVITE_MAX), csr=bytes(CHAIN_BYTES_MAX), tpm=largest)
     body = join.pack()
@@ -89,7 +82,7 @@ def test_the_largest_join_fits_into_what_a_guest_may_say() -> None:
 
 
 FIELDS: list[object] = [
-    b"invite", b"csr", bytes(64), 1_700_000_000, None, b"ek", [b"own"], b"ak", b"id", bytes(34), b"log",
+    b"invite", b"csr", bytes(64), 1_700_000_000, None, b"ek", [b"own"], b"ak", b"id", bytes(34), bytes(32),
 ]
 
 
@@ -109,7 +102,8 @@ FIELDS: list[object] = [
         (6, [b"c"] * (EK_CHAIN_MAX + 1)),
         (6, [bytes(EK_CERTIFICATE_MAX + 1)]),
         (9, bytes(33)),
-        (10, bytes(BOOT_LOG_MAX + 1)),
+        (10, bytes(31)),
+        (10, bytes(33)),
     ],
 )
 def test_a_join_with_a_field_of_another_size_is_refused(index: int, value: object) -> None:
@@ -127,7 +121,7 @@ def test_a_join_with_a_part_of_the_tpm_missing_is_refused(index: int) -> None:
 
 
 def test_a_boot_log_without_a_tpm_is_refused() -> None:
-    assert reason(Join.unpack, make_map(*FIELDS[:5], None, None, None, None, None, b"log")) is Reason.MALFORMED
+    assert reason(Join.unpack, make_map(*FIELDS[:5], None, None, None, None, None, bytes(32))) is Reason.MALFORMED
 
 
 def test_the_largest_bundle_and_chain_of_objects_fit_into_what_a_signer_may_answer() -> None:
