@@ -126,6 +126,9 @@ async def test_a_job_by_somebody_without_the_role_is_refused_by_the_scheduler(tm
         seeds = {"OVERLAY_LISTEN": "127.0.0.1:0", "OVERLAY_SEEDS": f"127.0.0.1:{await linked(tmp_path / 'carol', 0)}"}
         await stack.enter_async_context(running(tmp_path / "bob", [*OVERLAY, "run"], **seeds))
         await linked(tmp_path / "bob", 1)
-        assert (await overlay(tmp_path / "bob", "work", "sign", str(tmp_path / "job.toml")))[0] == 0
+        code, text = await overlay(tmp_path / "bob", "work", "sign", str(tmp_path / "job.toml"))
+        assert (code, "grant bob --role submit` and `overlay renew`" in text) == (0, True), text
         code, text = await overlay(tmp_path / "bob", "work", "submit", str(tmp_path / "job.work"), "--to", "carol")
         assert (code, "bob has not the role submit" in text) == (4, True), text
+        code, text = await overlay(tmp_path / "bob", "work", "results", str(tmp_path / "job.work"), "--from", "carol")
+        assert (code, "carol tells of no run of it" in text) == (1, True), text

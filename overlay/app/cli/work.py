@@ -14,6 +14,7 @@ from overlay.app.client import RemoteNode, connect_local
 from overlay.app.output import note, say, say_json, say_table
 from overlay.app.work import contract
 from overlay.core.work.envelopes import SIGNED_WORKLOAD_MAX, SignedWorkload
+from overlay.core.work.view import SUBMIT
 from overlay.errors import CheckFailed, HostLacks, OverlayError, PeerUnreachable, UsageError
 from overlay.net.peer import Peer
 
@@ -47,10 +48,14 @@ def sign(invocation: Invocation, source: Path, *, out: Path | None) -> None:
     async def perform() -> None:
         async with connect_local(invocation.folder) as node:
             found = await node.work.ask(command, options)
+            own = await node.status()
         target.write_bytes(base64.b64decode(found.pop("carried")))
         _tell_workload(invocation, found | {"file": str(target)})
         if not found["complete"]:
             note(f"one more must sign: {found['originators'][1]}, with `overlay work sign {target}` there")
+        if SUBMIT not in own.roles:
+            note(f"{own.name} has not the role {SUBMIT}, so this is refused everywhere: sign it again after "
+                 f"`overlay grant {own.name} --role {SUBMIT}` and `overlay renew`")
 
     run(perform)
 
@@ -94,7 +99,7 @@ def submit(invocation: Invocation, file: Path, *, to: str) -> None:
 @click.option("--wait", is_flag=True, help="Until every run is over.")
 @click.option("--into", type=click.Path(path_type=Path), help="Fetch the outputs into this new folder, one folder for a run.")
 @standard_options
-def results(invocation: Invocation, file: Path, *, scheduler: str, wait: bool, into: Path | None) -> None:
+def results(invocation: Invocation, file: Path, *, scheduler: str, wait: bool, into: Path | None) -> int:
     """Show what became of the runs of FILE: every result is checked here, down to the bytes of its outputs."""
     signed = _read(file)
     if into is not None and into.exists():
@@ -107,12 +112,12 @@ def results(invocation: Invocation, file: Path, *, scheduler: str, wait: bool, i
             rows = [await _checked(node, signed, row) for row in await _rows(peer, signed, wait=wait)]
             if into is not None:
                 await _fetch(node, rows, into)
+        if not rows:
+            note(f"{scheduler} tells of no run of it: `overlay work submit` hands it over")
         _tell_results(invocation, rows)
         return 0 if rows and all((row["state"], row["number"]) == ("exited", 0) for row in rows) else CheckFailed.exit_code
 
-    code = run(perform)
-    if code:
-        raise SystemExit(code)
+    return run(perform)
 
 
 @work.command()
@@ -168,10 +173,14 @@ async def _peer(node: RemoteNode, name: str) -> Peer:
 
 
 async def _rows(peer: Peer, signed: SignedWorkload, *, wait: bool) -> list[contract.Row]:
+    told = False
     while True:
         rows = contract.unpack_rows(await peer.call(contract.STATUS, contract.pack_hash(signed.hash)))
         if not wait or (rows and all(row.result is not None or row.reason is not None for row in rows)):
             return rows
+        if not rows and not told:
+            told = True
+            note(f"{peer.name} tells of no run yet; it may wait for a worker, or not have got this: `overlay work submit`")
         await trio.sleep(LOOK_EVERY)
 
 
