@@ -3,6 +3,7 @@
 A file is named by its SHA-256. Whoever reads one hashes it again: a name here is a place to look, and proves nothing.
 """
 
+import errno
 import hashlib
 import os
 import secrets
@@ -17,6 +18,7 @@ from overlay.errors import HostLacks, UsageError
 KEPT: Final = timedelta(days=7)  # our guess, as for results
 CHUNK: Final = 1024 * 1024
 HASH_SIZE: Final = 32
+SPARE: Final = 256 * 1024 * 1024  # bytes of the disk that are left to the node, its logs and its state: our guess
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,10 @@ class ArtifactStore:
             raise UsageError(f"cannot read {path}: {error.strerror}") from None
 
     def keep_open(self, source: BinaryIO, most: int | None = None) -> Kept:
-        """A copy of what an open file holds from here on. Raises UsageError beyond `most` bytes; HostLacks."""
+        """A copy of what an open file holds from here on. Raises UsageError beyond `most` bytes; HostLacks.
+
+        A disk that is nearly full takes none: who fills it with files shall not end the node.
+        """
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
             temporary = self._folder / f"new-{secrets.token_hex(8)}"
@@ -76,6 +81,9 @@ class ArtifactStore:
 def _copy(source: BinaryIO, target: BinaryIO, most: int | None) -> Kept:
     digest, size = hashlib.sha256(), 0
     while data := source.read(CHUNK):
+        disk = os.fstatvfs(target.fileno())
+        if disk.f_bavail * disk.f_frsize < SPARE + len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         size += len(data)
         if most is not None and size > most:
             raise UsageError(f"more than {most} bytes")

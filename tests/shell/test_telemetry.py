@@ -1,6 +1,9 @@
 """Telemetry over real links: what is measured arrives, is shown under its author, and what is not proven never is."""
 
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -8,6 +11,7 @@ import trio
 from overlay.app.client import connect_local
 from overlay.app.telemetry.names import BATCH, MISSING
 from overlay.app.telemetry.sending import Sending
+from overlay.core.keys import NodeId
 from overlay.core.telemetry import anchors_seen
 from overlay.core.telemetry.asks import Ask
 from overlay.core.telemetry.records import Kind
@@ -269,3 +273,36 @@ async def test_a_page_that_cannot_be_opened_is_said() -> None:
             with pytest.raises(HostLacks, match="cannot listen"):
                 async with other.telemetry.collect(listen=port):
                     pass
+
+
+class _Talker:
+    """A peer that answers a question with batches without end."""
+
+    def __init__(self, node_id: NodeId, raw: bytes) -> None:
+        self.node_id, self.raw, self.sent = node_id, raw, 0
+
+    @asynccontextmanager
+    async def call_stream(self, *_: object, timeout: float) -> AsyncIterator[AsyncIterator[bytes]]:
+        async def parts() -> AsyncIterator[bytes]:
+            while self.sent < 1000:
+                self.sent += 1
+                await trio.lowlevel.checkpoint()
+                yield self.raw
+
+        assert timeout > 0
+        yield parts()
+
+
+async def test_whoever_answers_with_more_than_was_asked_for_is_not_listened_to() -> None:
+    async with world() as it:
+        it.stream.record([sample("heat", 20)])
+        await counted(it.hub, "heat", "alice", 20)
+        collecting, alice = it.hub.telemetry._collecting, await it.hub.wait_peer("alice")
+        assert collecting is not None
+        talker = _Talker(alice.node_id, batch_of(it.stream, 0))
+        collecting._engine = SimpleNamespace(peers=[talker], parts=it.hub.engine.parts, emit=it.hub.engine.emit)  # type: ignore[assignment]
+        try:
+            await collecting._ask(alice.node_id, Ask(it.stream.stream, 1, 3))
+        finally:
+            collecting._engine = it.hub.engine
+        assert talker.sent == 3

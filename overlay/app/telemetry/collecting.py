@@ -103,10 +103,14 @@ class Collecting:
         if peer is None or author in self._asking:
             return
         self._asking.add(author)
+        left = ask.count
         try:
             async with peer.call_stream(MISSING, ask.pack(), timeout=ASK_WITHIN) as batches:
                 async for raw in batches:
                     self.receive(raw, author)
+                    left -= 1
+                    if not left:  # more was not asked for
+                        return
         except OverlayError:
             return
         finally:

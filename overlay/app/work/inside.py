@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from overlay.app.work import kernel
+from overlay.app.work.calls import refuse_calls
 from overlay.app.work.rooms import JOB, STREAMS, Room
 
 DESCRIPTORS_MAX: Final = 1024  # our guess: the usual limit
@@ -41,14 +42,15 @@ def run_inside(room: Room, *, orders: socket.socket, news: int, status: int, own
     try:
         kernel.die_with(0)
         streams = [room.open_stream(name) for name in STREAMS]
-        room.enter()
+        sysctl = room.enter()
         data, descriptors, _, _ = socket.recv_fds(orders, MESSAGE_MAX, 2)
         if not data:
             os._exit(1)
         run = os.fork()
         if not run:
             standard_input = descriptors[1] if len(descriptors) > 1 else os.open("/dev/null", os.O_RDONLY)
-            _become(Job(**json.loads(data)), [standard_input, *streams, descriptors[0], news], owner if privileged else None)
+            kept = [standard_input, *streams, descriptors[0], news]
+            _become(Job(**json.loads(data)), kept, owner if privileged else None, sysctl)
         os.close(news)
     except OSError as error:
         _give_up(news, error)
@@ -63,17 +65,21 @@ def _bury_until(run: int) -> int:
             return status
 
 
-def _become(job: Job, kept: list[int], owner: int | None) -> NoReturn:
+def _become(job: Job, kept: list[int], owner: int | None, sysctl: int) -> NoReturn:
     """Never returns: the program, or an end."""
     news = kept[-1]
     try:
         os.setsid()
         os.chdir(JOB)
         os.umask(0o077)
+        kernel.leave_keyring()
+        if owner is None or _drop_rights(owner, news):
+            kernel.no_more_namespaces(sysctl)  # in one, a run would have capabilities again
+        # behind the namespace: a limit from before it counts the processes of all runs, whose user is the same
         _set_limits(job, spare=0 if owner is not None else 2)  # without root the launcher and we count as the same user
-        if owner is not None:
-            _drop_rights(owner, news)
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+        if refuse_calls():
+            os.write(news, b"calls\n")
         _keep_only(kept)
         news = NEWS
         _execute(job)
@@ -96,8 +102,8 @@ def _set_limit(which: int, value: int) -> None:
     resource.setrlimit(which, (least, least))
 
 
-def _drop_rights(owner: int, news: int) -> None:
-    """From root to nobody, in a user namespace of its own where the kernel allows that. Raises OSError."""
+def _drop_rights(owner: int, news: int) -> bool:
+    """From root to nobody; whether in a user namespace of its own, which the kernel may not allow. Raises OSError."""
     os.setgroups([])
     os.setresgid(owner, owner, owner)
     os.setresuid(owner, owner, owner)
@@ -106,8 +112,9 @@ def _drop_rights(owner: int, news: int) -> None:
         kernel.unshare(kernel.CLONE_NEWUSER)
         kernel.map_self(owner, owner, inside=owner)
     except OSError:
-        return  # the kernel does not allow it: the result says so
+        return False  # the kernel does not allow it: the result says so
     os.write(news, b"user\n")
+    return True
 
 
 def _keep_only(kept: list[int]) -> None:

@@ -1,7 +1,9 @@
 """What the launcher asks of Linux and Python has no function for: namespaces, mounts, one's own death with a parent."""
 
 import ctypes
+import errno
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Final
@@ -25,6 +27,8 @@ PR_SET_PDEATHSIG: Final = 1  # <sys/prctl.h>
 PR_SET_DUMPABLE: Final = 4
 PR_SET_NO_NEW_PRIVS: Final = 38
 PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41, "riscv64": 41}  # system calls: glibc has no function for it
+KEYCTL: Final = {"x86_64": 250, "aarch64": 219, "riscv64": 219}
+KEYCTL_JOIN_SESSION_KEYRING: Final = 1  # <linux/keyctl.h>
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -54,8 +58,21 @@ def bind(source: str, target: str) -> None:
 def bind_to_read(source: str, target: str) -> None:
     """The same read-only, without set-uid programs and devices. Raises OSError."""
     bind(source, target)
-    kept = os.statvfs(target).f_flag & MS_NOEXEC  # a namespace of users may not take such a flag away
-    mount("", target, "", MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | kept)
+    for place in mounts_below(target):  # a remount is of one file system, and there may be others further down
+        kept = os.statvfs(place).f_flag & MS_NOEXEC  # a namespace of users may not take such a flag away
+        mount("", place, "", MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | kept)
+
+
+def mounts_below(folder: str) -> list[str]:
+    """Where something is mounted, at this place and further down. Raises OSError."""
+    with open("/proc/self/mountinfo", "rb") as file:
+        places = {os.fsdecode(_unescape(line.split(b" ")[4])) for line in file}
+    return sorted(place for place in places if place == folder or place.startswith(f"{folder}/"))
+
+
+def _unescape(name: bytes) -> bytes:
+    """proc_pid_mountinfo(5): space, tab, newline and backslash are octal there."""
+    return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), name)
 
 
 def pivot_root(root: str) -> None:
@@ -66,9 +83,22 @@ def pivot_root(root: str) -> None:
     os.chdir("/")
 
 
-def prctl(option: int, value: int) -> None:
+def prctl(option: int, value: int, address: int = 0) -> None:
     """prctl(2) with one value. Raises OSError."""
-    _check(_libc.prctl(option, value, 0, 0, 0), "prctl")
+    _check(_libc.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(address), 0, 0), "prctl")
+
+
+def leave_keyring() -> None:
+    """Let go of the session keyring that we were started with, and of all keys in it: keyrings(7). Raises OSError."""
+    result = _libc.syscall(KEYCTL[os.uname().machine], KEYCTL_JOIN_SESSION_KEYRING, None)
+    if result < 0 and ctypes.get_errno() not in (errno.ENOSYS, errno.EPERM):  # without keys, for us and for what we start
+        _check(result, "keyctl")
+
+
+def no_more_namespaces(sysctl: int) -> None:
+    """None of users in the one that we are in: namespaces(7). `sysctl`: /proc/sys, to be written. Raises OSError."""
+    with open(os.open("user/max_user_namespaces", os.O_WRONLY, dir_fd=sysctl), "w") as file:
+        file.write("0")
 
 
 def die_with(parent: int) -> None:

@@ -15,6 +15,7 @@ Three processes: this one outside; the first process of the PID namespace, whose
 end is seen at the socket, ours by the first process, so that a run never outlives its worker.
 """
 
+import errno
 import json
 import os
 import select
@@ -76,6 +77,7 @@ class Inside:
 
 def main(descriptor: int, place: str, *, network: bool, folders: Sequence[str]) -> None:
     """One run. The room is made before the worker has one, so that it begins at once."""
+    os.umask(0o022)  # the run, who is somebody else, looks into folders that we make
     worker = Worker(socket.socket(fileno=descriptor))
     group = Group.make()
     try:
@@ -101,13 +103,20 @@ def _part(*, network: bool) -> tuple[int, list[str]]:
         try:
             kernel.unshare(spaces)
         except PermissionError:
-            pass  # root of a container: it goes as for any user
+            _refuse_root()  # root of a container goes as any user
         else:
             return NOBODY, [*held, "nobody"]
     user, group = os.geteuid(), os.getegid()
     kernel.unshare(spaces | kernel.CLONE_NEWUSER)
     kernel.map_self(user, group, inside=NOBODY)
     return NOBODY, [*held, "user"]
+
+
+def _refuse_root() -> None:
+    """Root without CAP_SYS_ADMIN is still whom root's files belong to, /proc/sys among them. Raises PermissionError."""
+    with open("/proc/self/uid_map") as file:
+        if any(int(line.split()[1]) == 0 for line in file):
+            raise PermissionError(errno.EPERM, "root needs CAP_SYS_ADMIN; any other user does not", "a worker")
 
 
 def _knows(user: int) -> bool:
@@ -155,6 +164,7 @@ def _enter(room: Room, group: Group, owner: int) -> Inside:
     news_out, news_in = os.pipe()
     status_out, status_in = os.pipe()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_MAX)
     first = os.fork()
     if not first:
         ours.close()
@@ -177,6 +187,7 @@ class _Watch:
         self._inside = inside
         self._held = held
         self._said = b""
+        self._begun = False
         self._why = ""
 
     def until_end(self) -> tuple[str, int]:
@@ -199,14 +210,25 @@ class _Watch:
     def _hear_news(self, waits: select.poll) -> None:
         data = os.read(self._inside.news, 4096)
         self._said += data
-        if data:
-            return
-        waits.unregister(self._inside.news)
+        if not data:
+            waits.unregister(self._inside.news)
+            self._news_end()
+
+    def _news_end(self) -> None:
+        """The program has begun, or did not come so far."""
+        self._begun = True
         words = self._said.decode(errors="replace").split("\n")
         if "failed" in words:
             self._why = "failed: " + " ".join(words[words.index("failed") + 1 :])
         else:
             self._worker.tell(started=True, held=sorted({*self._held, *filter(None, words)}))
+
+    def _hear_last_news(self) -> None:
+        """A short run is over before its news have all been read."""
+        while data := os.read(self._inside.news, 4096):
+            self._said += data
+        if not self._begun:
+            self._news_end()
 
     def _hear_worker(self) -> None:
         try:
@@ -235,6 +257,7 @@ class _Watch:
     def _ended(self) -> tuple[str, int]:
         data = os.read(self._inside.status, 4)
         os.waitpid(self._inside.first, 0)  # all of its namespace are gone when this returns
+        self._hear_last_news()
         if self._why.startswith("failed"):
             return self._why, 0
         if not self._why and self._group.killed:
@@ -250,7 +273,7 @@ class _Watch:
 
 
 def resident(pid: int) -> int:
-    """Bytes in memory of a process and all below it, as far as they are theirs alone; 0 for what has just ended."""
+    """Bytes in memory of a process and all below it, what they share counted once; 0 for what has just ended."""
     try:
         with open(f"/proc/{pid}/statm") as file:
             pages = [int(text) for text in file.read().split()]
@@ -259,7 +282,16 @@ def resident(pid: int) -> int:
     except (OSError, ValueError):
         return 0
     own = (pages[1] - pages[2]) * os.sysconf("SC_PAGE_SIZE") if len(pages) > 2 else 0
-    return own + sum(resident(child) for child in below)
+    return own + _shared(pid) + sum(resident(child) for child in below)
+
+
+def _shared(pid: int) -> int:
+    """Its share of the memory that it has mapped together with others; files that it reads are nobody's. Source: proc(5)."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup") as file:
+            return sum(int(line.split()[1]) * 1024 for line in file if line.startswith("Pss_Shmem:"))
+    except OSError:
+        return 0  # it has just ended
 
 
 if __name__ == "__main__":

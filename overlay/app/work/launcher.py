@@ -48,6 +48,7 @@ class Launcher:
     async def start(cls, place: Path, *, network: bool) -> Self:
         """A warm one. Raises HostLacks."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_MAX)  # a message goes as one
         with theirs:
             environment = {name: os.environ[name] for name in KEPT if name in os.environ}
             command = [sys.executable, "-P", "-m", MODULE, str(theirs.fileno()), str(place)]

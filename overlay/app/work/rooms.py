@@ -7,8 +7,11 @@
     /proc                 of its own processes only
 """
 
+import errno
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import stat
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +27,7 @@ LINKS: Final = {"dev/fd": "/proc/self/fd", "dev/stdin": "/proc/self/fd/0", "dev/
 SPARE: Final = 1024 * 1024  # bytes beyond inputs and output, for pages that are not full: then the count has ended the run
 PLAIN: Final = kernel.MS_NOSUID | kernel.MS_NODEV
 FILES_MAX: Final = 4096  # our guess: what a run may make in /job, and as many in /tmp
+DEPTH_MAX: Final = 64  # folders in folders: our guess; one that makes more is ended
 
 
 class Room:
@@ -104,31 +108,46 @@ class Room:
         """What the run writes on standard output or error."""
         return os.open(self._space / name, os.O_WRONLY | os.O_APPEND)
 
-    def enter(self) -> None:
-        """For the first process of the PID namespace, in a mount namespace of its own. Raises OSError."""
+    def enter(self) -> int:
+        """For the first process of the PID namespace, in a mount namespace of its own.
+
+        Gives a descriptor of /proc/sys as it can be written, for what is set before the run begins. Raises OSError.
+        """
         kernel.unshare(kernel.CLONE_NEWNS)
         place = str(self._place)
         kernel.mount("proc", f"{place}/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
+        sysctl = os.open(f"{place}/proc/sys", os.O_RDONLY | os.O_DIRECTORY)
+        kernel.bind_to_read(f"{place}/proc/sys", f"{place}/proc/sys")
         kernel.mount("", place, "", kernel.MS_REMOUNT | kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV)
         kernel.pivot_root(place)
+        return sysctl
 
     @property
-    def written(self) -> int:
-        """Bytes of all that the run has written, by what its files call their size."""
+    def written(self) -> float:
+        """Bytes of all that the run has written, by what its files call their size; math.inf for folders without end."""
         streams = sum((self._space / name).stat().st_size for name in STREAMS)
-        return streams + sum(self._sizes(self._files))
+        folder = _open_folder(self._files)
+        return streams + (0 if folder is None else self._size(folder, 0))
 
-    def _sizes(self, folder: Path) -> Iterator[int]:
-        top = folder == self._files
-        for entry in _scan(folder):
-            try:
-                if entry.is_dir(follow_symlinks=False):
-                    yield from self._sizes(Path(entry.path))
-                    continue
-                size = entry.stat(follow_symlinks=False).st_size
-            except FileNotFoundError:
-                continue  # the run has removed it meanwhile
-            yield size if not top or self._inputs.get(entry.name) != size else 0
+    def _size(self, folder: int, depth: int) -> float:
+        """Of all in an open folder, which is closed. By descriptors: the run may put a link in the place of any name."""
+        found: float = 0 if depth < DEPTH_MAX else math.inf
+        try:
+            for entry in os.scandir(folder) if depth < DEPTH_MAX else ():
+                found += self._size_of(folder, entry.name, depth)
+        finally:
+            os.close(folder)
+        return found
+
+    def _size_of(self, folder: int, name: str, depth: int) -> float:
+        try:
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return 0  # the run has removed it meanwhile
+        if stat.S_ISDIR(status.st_mode):
+            below = _open_folder(name, folder)
+            return 0 if below is None else self._size(below, depth + 1)
+        return 0 if not depth and self._inputs.get(name) == status.st_size else status.st_size
 
     def outputs(self, wanted: tuple[str, ...]) -> Mapping[str, int]:
         """Open descriptors of the streams and of those of the wanted files that are there, when nothing runs any more."""
@@ -140,9 +159,13 @@ class Room:
         return found
 
 
-def _scan(folder: Path) -> list[os.DirEntry[str]]:
+def _open_folder(name: str | Path, within: int | None = None) -> int | None:
+    """None for what is no folder any more: one that is removed, or a link that leads out of the room."""
     try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except FileNotFoundError:
-        return []
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=within)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return None
+        raise

@@ -15,6 +15,7 @@ from overlay.core.work.artifact import ExpectedBytes
 from overlay.errors import HostLacks, Refused
 from overlay.registry import Reason
 
+FILES_MAX: Final = 512  # of them, each a descriptor of this process, which has 1,024 by default: our guess
 STAGED_MAX: Final = 1024 * 1024 * 1024  # bytes of artifacts and inputs in memory at once: our guess
 MFD_EXEC: Final = 0x10  # <linux/memfd.h>, since Linux 6.3
 SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
@@ -35,6 +36,7 @@ class Stage:
     def __init__(self, most: int = STAGED_MAX) -> None:
         self._most = most
         self._held = 0
+        self._files = 0
 
     async def take(self, what: str, digest: bytes, size: int, source: AsyncIterable[bytes]) -> Staged:
         """Read a source to its end, as it hashes.
@@ -44,8 +46,11 @@ class Stage:
         """
         if self._held + size > self._most:
             raise Refused(Reason.BUSY, f"no room for {what}: {size} bytes", hint="artifacts and inputs are held in memory")
-        self._held += size
+        if self._files >= FILES_MAX:
+            raise Refused(Reason.BUSY, f"no room for {what}: {self._files} files are held already", hint="place it later")
         sheet = Sheet.make(what, digest, size)
+        self._held += size
+        self._files += 1
         try:
             async for data in source:
                 if len(data) >= HASH_BESIDE:
@@ -55,6 +60,7 @@ class Stage:
             return sheet.seal()
         except BaseException:
             self._held -= size
+            self._files -= 1
             sheet.close()
             raise
 
@@ -62,6 +68,7 @@ class Stage:
         """It is not needed any more; what runs holds it by itself."""
         os.close(staged.descriptor)
         self._held -= staged.size
+        self._files -= 1
 
 
 class Sheet:

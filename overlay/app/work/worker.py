@@ -16,12 +16,14 @@ import trio
 from audit import work_bodies as bodies
 from audit.log import AuditLog
 from overlay.app.local import LocalNode
+from overlay.app.work.ceiling import Ceiling
 from overlay.app.work.contract import ASSIGN, RESULT, pack_answer, pack_result, unpack_hash
 from overlay.app.work.delivery import Delivery
 from overlay.app.work.desk import WorkDesk
 from overlay.app.work.launcher import Launchers
 from overlay.app.work.running import Running, lost, lost_body
 from overlay.app.work.staging import Stage
+from overlay.core.keys import NodeId
 from overlay.core.work.book import Declined, Halted, WorkBook
 from overlay.core.work.checks import Run
 from overlay.core.work.envelopes import Assignment, SignedResult
@@ -70,8 +72,9 @@ class Worker:
         self._launchers = launchers
         self._dual_control = dual_control
         self._stage = Stage()
+        self._ceiling = Ceiling.of_machine()
         self._live: dict[bytes, _Live] = {}
-        self._told: tuple[int, set[tuple[PeerInfo, Reason]]] = (0, set())
+        self._told: tuple[int, set[tuple[NodeId, Reason]]] = (0, set())
         self._moved = trio.Event()
         self._unbegun: OrderedDict[bytes, tuple[Assignment, bytes]] = OrderedDict()
         self._book = WorkBook(store.records(), since=store.since)
@@ -121,8 +124,9 @@ class Worker:
 
     async def _forget(self, desk: WorkDesk) -> None:
         while True:
-            await trio.to_thread.run_sync(self._store.forget, desk.at)
-            await self._delivery.forget(desk.at)
+            with suppress(OverlayError):  # a disk that is full takes no change; later then
+                await self._delivery.forget(desk.at)
+                await trio.to_thread.run_sync(self._store.forget, desk.at)
             await trio.sleep(FORGET_EVERY)
 
     # --- what members ask -------------------------------------------------------------------------------------------
@@ -145,12 +149,8 @@ class Worker:
 
     async def _tell_refused(self, log: AuditLog, peer: PeerInfo, answer: Declined) -> None:
         """One line and one entry per peer, reason and minute."""
-        minute = int(trio.current_time() // 60)
-        if self._told[0] != minute:
-            self._told = (minute, set())
-        if (peer, answer.reason) in self._told[1]:
+        if not self._is_first(peer.node_id, answer.reason):
             return
-        self._told[1].add((peer, answer.reason))
         node, _, _, _ = self._here()
         node.engine.emit(WorkRefused(name=peer.name, node=str(peer.node_id), reason=answer.reason, detail=answer.detail))
         claimed = answer.claimed
@@ -159,6 +159,16 @@ class Worker:
             workload=None if claimed is None else claimed.workload.hash,
             run=None if claimed is None else claimed.placement.says.run,
         ))
+
+    def _is_first(self, node_id: NodeId, reason: Reason) -> bool:
+        """In this minute; nobody fills our log."""
+        minute = int(trio.current_time() // 60)
+        if self._told[0] != minute:
+            self._told = (minute, set())
+        if (node_id, reason) in self._told[1]:
+            return False
+        self._told[1].add((node_id, reason))
+        return True
 
     async def _result(self, request: Request) -> bytes:
         """Its scheduler and those who signed the work may know; to everybody else there is no such run."""
@@ -179,10 +189,8 @@ class Worker:
         return pack_result(result)
 
     def _find(self, placement: bytes) -> tuple[Assignment, bytes | None] | None:
-        for stored in self._store.runs():
-            if stored.record.placement == placement:
-                return Assignment.unpack(stored.assignment), stored.result
-        return None
+        stored = self._store.find(placement)
+        return None if stored is None else (Assignment.unpack(stored.assignment), stored.result)
 
     # --- one run ----------------------------------------------------------------------------------------------------
 
@@ -205,6 +213,8 @@ class Worker:
                 running.fail(error.reason, error.detail)
             except OverlayError as error:
                 running.fail(Reason.UNSUPPORTED if began else Reason.ARTIFACT_MISMATCH, str(error))
+            except OSError as error:  # no descriptors, processes or memory any more: that is no reason to end the node
+                running.fail(Reason.BUSY, f"this machine cannot: {error.strerror}")
             await self._finish(live, node, log, desk, began=began)
         finally:
             self._book.end(run.key)
@@ -216,6 +226,7 @@ class Worker:
         run, running = live.run, live.running
         if run.workload.artifact.type is ArtifactType.TASK:
             raise Refused(Reason.UNSUPPORTED, "tasks are for libraries that check them by themselves")
+        self._ceiling.check(run.workload.limits)
         wanted = [run.scheduler.node_id, *(one.node_id for one in run.originators)]
         peers = sorted((peer for peer in node.peers if peer.node_id in wanted), key=lambda peer: wanted.index(peer.node_id))
         stage = partial(self._delivery.stage, self._stage, peers=peers)
@@ -247,10 +258,23 @@ class Worker:
     async def _finish(self, live: _Live, node: LocalNode, log: AuditLog, desk: WorkDesk, *, began: bool) -> None:
         run, running = live.run, live.running
         signed = desk.sign_result(running.result(desk.at, worker=node.node_id))
+        problem = running.problem
         if not began:  # it uses up nothing, and may come again
             self._keep_unbegun(run, signed)
+            if problem is not None and not self._is_first(run.scheduler.node_id, problem.reason):
+                return
         else:
+            await self._keep_result(run, signed)
+        with suppress(OverlayError):  # the log keeps its warning, which every status shows
+            await self._tell_ended(run, running, signed, node, log)
+
+    async def _keep_result(self, run: Run, signed: SignedResult) -> None:
+        try:
             await trio.to_thread.run_sync(self._store.finish, run.key, signed.pack())
+        except OverlayError:  # the disk takes nothing more: for now it is known, and LOST after a restart
+            self._keep_unbegun(run, signed)
+
+    async def _tell_ended(self, run: Run, running: Running, signed: SignedResult, node: LocalNode, log: AuditLog) -> None:
         problem = running.problem
         if problem is not None and signed.says.reason is not None:
             await log.append(EntryType.WORK, bodies.work_stop(run, problem.reason, problem.detail))

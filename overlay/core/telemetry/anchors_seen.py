@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from overlay.core.keys import NodeId
-from overlay.core.telemetry.anchor import Anchored
+from overlay.core.telemetry.anchor import ANCHORED_MAX, Anchored
 from overlay.core.telemetry.chain import Chain, StreamKey
 from overlay.core.telemetry.events import Contradicted
 from overlay.registry import Reason
@@ -36,9 +36,14 @@ class AnchorsSeen:
         """A newer anchor takes the place of one that waits, and its time: a stream of anchors puts nothing off."""
         key = author, says.stream
         known = self._claims.get(key)
-        if known is None and len(self._claims) >= ANCHORS_MAX:
+        if known is None and not self._has_room(author):
             return
         self._claims[key] = _Claim(says, now + WITHHELD_AFTER if known is None else known.due)
+
+    def _has_room(self, author: NodeId) -> bool:
+        """No author takes the place of others."""
+        own = sum(one == author for one, _ in self._claims)
+        return own < ANCHORED_MAX and len(self._claims) < ANCHORS_MAX
 
     def compare(self, chains: Mapping[StreamKey, Chain], now: float) -> list[Contradicted]:
         """Those that are due and do not agree with what came."""

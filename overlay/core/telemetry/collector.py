@@ -34,6 +34,7 @@ from overlay.registry import Reason
 AGE_MAX: Final = 3600.0  # seconds a batch may be under way: our guess, what a sender keeps
 RATE: Final = Rate(per_second=200, burst=1000)  # batches of one sender: our guess, 20,000 records a second in hundreds
 STREAMS_MAX: Final = 64  # of one author that are not over: our guess
+RATED_BYTES: Final = 4096  # of a batch count as one: our guess; a batch may hold 4,096 records, and each of them costs
 SENDERS_MAX: Final = 4096  # whose rate is remembered: our guess
 
 
@@ -88,7 +89,7 @@ class TelemetryCollector:
         """A batch came from a linked peer."""
         author: Author | None = None
         try:
-            self._check_rate(sender, now)
+            self._check_rate(sender, len(raw), now)
             author, batch = self._verify(raw)
             level = self._judge(author, batch, at)
             chain = self._chain_of(author, batch, now)
@@ -116,14 +117,16 @@ class TelemetryCollector:
 
     # --- checks, in order -----------------------------------------------------------------------------------------------
 
-    def _check_rate(self, sender: NodeId, now: float) -> None:
+    def _check_rate(self, sender: NodeId, size: int, now: float) -> None:
         """Before anything costs: a flood of one sender takes nothing from the others."""
         due = self._due.get(sender, -math.inf)
         if not self._rate.allows(due, now):
             raise Refused(Reason.TOO_MANY, "more batches than one sender may send")
         if len(self._due) >= SENDERS_MAX:
             self._due = {one: then for one, then in self._due.items() if then > now}
-        self._due[sender] = self._rate.after(due, now)
+        for _ in range(1 + size // RATED_BYTES if size <= BATCH_MAX else 1):
+            due = self._rate.after(due, now)
+        self._due[sender] = due
 
     def _verify(self, raw: bytes) -> tuple[Author, VerifiedHead]:
         """Size, form and signature."""

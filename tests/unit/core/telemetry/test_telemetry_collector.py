@@ -8,11 +8,11 @@ from overlay.core.keys import MeshId
 from overlay.core.mesh.load import Rate
 from overlay.core.telemetry import aggregates as aggregates_module
 from overlay.core.telemetry.aggregates import Aggregates
-from overlay.core.telemetry.anchor import Anchored
-from overlay.core.telemetry.anchors_seen import WITHHELD_AFTER
+from overlay.core.telemetry.anchor import ANCHORED_MAX, Anchored
+from overlay.core.telemetry.anchors_seen import ANCHORS_MAX, WITHHELD_AFTER
 from overlay.core.telemetry.asks import Ask
 from overlay.core.telemetry.batch import BATCH_MAX
-from overlay.core.telemetry.collector import AGE_MAX, STREAMS_MAX
+from overlay.core.telemetry.collector import AGE_MAX, RATED_BYTES, STREAMS_MAX
 from overlay.core.telemetry.early import EARLY_MAX, GAP_AFTER
 from overlay.core.telemetry.events import Contradicted, Counted, Gap
 from overlay.core.telemetry.quarantine import KEPT_BYTES, KEPT_MAX, Quarantine, Quarantined
@@ -226,6 +226,17 @@ def test_a_flood_of_one_takes_nothing_from_the_others() -> None:
     assert world.collector.quarantine.counts[BOB.node_id, Reason.TOO_MANY] == 10_000 - 20
 
 
+def test_a_large_batch_takes_as_much_of_the_rate_as_many_small_ones() -> None:
+    world = World(rate=Rate(per_second=1, burst=20))
+    many = (Series.of("load", {"core": f"{number}", "of": "x" * 64}) for number in range(1000))
+    records = [pack_record(series.pack(), Kind.GAUGE, 7.0, 0) for series in many]
+    large = forged(records, BOB)
+    assert len(large) > 20 * RATED_BYTES
+    assert isinstance(world.give(large, BOB)[0], Counted)
+    assert world.refused(forged([ONE], BOB, seq=1), BOB) is Reason.TOO_MANY
+    assert world.counts(forged([ONE], stream=bytes(16))) == [0]
+
+
 def test_streams_of_one_author_are_bounded_until_some_are_over() -> None:
     world = World()
     for number in range(STREAMS_MAX):
@@ -376,6 +387,16 @@ def test_a_stream_that_has_to_come_and_never_does() -> None:
     (event,) = world.wait(WITHHELD_AFTER)
     assert isinstance(event, Contradicted)
     assert (event.author, event.have) == (ALICE.node_id, 0)
+
+
+def test_anchors_of_one_author_take_no_place_of_others() -> None:
+    world = World(expects=lambda author, name: True)
+    for number in range(ANCHORS_MAX):
+        world.collector.anchored(BOB.node_id, (Anchored("x", number.to_bytes(16, "big"), 1, bytes(32), 0),), world.now)
+    world.collector.anchored(ALICE.node_id, (Anchored("host", STREAM, 9, bytes(32), 0),), world.now)
+    found = [event for event in world.wait(WITHHELD_AFTER) if isinstance(event, Contradicted)]
+    assert [event.anchored for event in found if event.author == ALICE.node_id] == [9]
+    assert sum(event.author == BOB.node_id for event in found) == ANCHORED_MAX
 
 
 def test_a_stream_of_anchors_puts_nothing_off() -> None:
