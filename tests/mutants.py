@@ -17,11 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).parents[1]
+LEFT_BEHIND = (".hypothesis", ".pytest_cache", "*-report.xml")  # by tests that ran in a copy
 LIST = Path(__file__).with_suffix(".toml")
 AT_ONCE = 4  # on two cores: most of these tests wait more than they compute
 TESTS_TIMEOUT = 300.0  # seconds; a suite that hangs has noticed, too
@@ -57,7 +59,10 @@ class Mutant:
         text = path.read_text()
         if text.count(self.find) != 1:
             raise ValueError(f"{self.guard}: the text to find occurs {text.count(self.find)} times in {self.file}")
+        path.unlink()  # the copy may share it with others
         path.write_text(text.replace(self.find, self.replace))
+        for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
+            compiled.unlink()
 
 
 def load(path: Path = LIST) -> list[Mutant]:
@@ -80,9 +85,17 @@ def copy_of(root: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
+@contextmanager
+def links_to(base: Path) -> Iterator[Path]:
+    """The same once more: files are shared with it, what Python has compiled too, and folders are not."""
+    with tempfile.TemporaryDirectory(prefix="overlay-mutant-", dir=base.parent) as folder:
+        shutil.copytree(base, folder, copy_function=os.link, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*LEFT_BEHIND))
+        yield Path(folder)
+
+
 def run(folder: Path, arguments: Sequence[str], timeout: float) -> tuple[int | None, str, str]:
     """Run Python on that copy. Exit code, standard output and standard error; no code if it hung."""
-    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
     process = subprocess.Popen(
         [sys.executable, *arguments], cwd=folder, env=environment, text=True, start_new_session=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -148,19 +161,19 @@ def judge(mutant: Mutant, folder: Path) -> tuple[Outcome, str]:
     return outcome, output
 
 
-def try_mutant(mutant: Mutant, root: Path = ROOT) -> tuple[Outcome, str]:
-    """Make a copy, remove the guard, and judge."""
-    with copy_of(root) as folder:
+def try_mutant(mutant: Mutant, base: Path) -> tuple[Outcome, str]:
+    """In a copy of that copy: remove the guard, and judge."""
+    with links_to(base) as folder:
         mutant.apply(folder)
         return judge(mutant, folder)
 
 
-def try_unpatched(mutants: Sequence[Mutant], root: Path = ROOT) -> list[str]:
-    """Everything named must pass on the code as it is. What does not: output to read."""
+def try_unpatched(mutants: Sequence[Mutant], folder: Path) -> list[str]:
+    """Everything named must pass on the code as it is. What does not: output to read. Leaves there what Python has compiled."""
     tests = sorted({test for mutant in mutants for test in mutant.tests})
     scenes = {(tuple(mutant.scenes), tuple(mutant.lab)) for mutant in mutants if mutant.scenes}
     shares = [share for number in range(AT_ONCE) if (share := tests[number::AT_ONCE])]
-    with copy_of(root) as folder, ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         names = [f"share-{number}" for number in range(len(shares))]
         results = list(pool.map(run_tests, [folder] * len(shares), shares, [ALL_TESTS_TIMEOUT] * len(shares), names))
         results += [run_scenes(folder, scene, options) for scene, options in sorted(scenes)]
@@ -170,13 +183,19 @@ def try_unpatched(mutants: Sequence[Mutant], root: Path = ROOT) -> list[str]:
 def main(wanted: Sequence[str]) -> int:
     """Try all mutants, or those whose guard contains one of the words. Exit code."""
     mutants = [mutant for mutant in load() if not wanted or any(word in mutant.guard for word in wanted)]
-    for output in try_unpatched(mutants):
-        print(f"on the code as it is, this must pass without a skip:\n{output}", flush=True)
-        return 1
+    with copy_of(ROOT) as folder:
+        for output in try_unpatched(mutants, folder):
+            print(f"on the code as it is, this must pass without a skip:\n{output}", flush=True)
+            return 1
+        return remove_each(mutants, folder)
+
+
+def remove_each(mutants: Sequence[Mutant], folder: Path) -> int:
+    """One after the other, several at once. Exit code."""
     started = time.monotonic()
     unnoticed = 0
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for mutant, (outcome, output) in zip(mutants, pool.map(try_mutant, mutants), strict=True):
+        for mutant, (outcome, output) in zip(mutants, pool.map(partial(try_mutant, base=folder), mutants), strict=True):
             noticed = outcome in {Outcome.RED, Outcome.HUNG}
             unnoticed += not noticed
             verdict = "ok" if noticed else "SURVIVED"

@@ -8,7 +8,7 @@ import pytest
 
 from tests.architecture.threat_table import exists
 from tests.architecture.tree import ROOT
-from tests.mutants import Mutant, Outcome, load, try_mutant, try_unpatched
+from tests.mutants import Mutant, Outcome, copy_of, load, try_mutant, try_unpatched
 
 MUTANTS = load()
 
@@ -43,6 +43,15 @@ def test_a_row_fits_the_code(mutant: Mutant) -> None:
     assert mutant.tests or mutant.scenes
     assert [test for test in mutant.tests if not exists(test)] == []
     assert [scene for scene in mutant.scenes if not exists(f"scene {scene}")] == []
+
+
+def test_a_mutant_changes_nothing_for_the_next_one(toy: Path) -> None:
+    mutant = Mutant("toy", "overlay_toy.py", "if value > 3:", "if value > 4:", ("test_toy.py::test_four_is_refused",))
+    with copy_of(toy) as base:
+        assert try_unpatched([mutant], base) == []
+        assert [try_mutant(mutant, base)[0] for _ in range(2)] == [Outcome.RED] * 2
+        assert (base / "overlay_toy.py").read_text() == CODE
+        assert try_unpatched([mutant], base) == []
 
 
 def test_no_guard_is_listed_twice() -> None:

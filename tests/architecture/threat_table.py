@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 from tests.architecture.tree import ROOT
@@ -32,13 +33,13 @@ def names(cell: str) -> list[str]:
     return NAMED.findall(cell)
 
 
-def tests_of(path: Path) -> set[str]:
+@cache
+def tests_of(path: Path) -> frozenset[str]:
     """The tests a file defines, methods of classes as `Class::test_x`."""
-    found = set()
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.ClassDef):
-            found |= {f"{node.name}::{name}" for name in functions(node.body)}
-    return found | functions(ast.parse(path.read_text()).body)
+    body = ast.parse(path.read_text()).body
+    classes = (node for node in body if isinstance(node, ast.ClassDef))
+    methods = {f"{node.name}::{name}" for node in classes for name in functions(node.body)}
+    return frozenset(methods | functions(body))
 
 
 def functions(body: list[ast.stmt]) -> set[str]:

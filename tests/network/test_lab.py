@@ -54,10 +54,17 @@ def check_mesh(mesh: dict[str, Any], names: list[str], *, level: int) -> None:
     assert mesh["heads_equal"] is True
 
 
+def what_is_wrong(report: dict[str, Any]) -> str:
+    """The lines that say why a run was not good, for whoever reads the failure."""
+    scenes = [scene for scene in report["scenes"] if scene["status"] != "passed"]
+    heads = [{node["name"]: (node["entries"], node["head"][:8]) for node in one["nodes"]} for one in (report, report["after"])]
+    return f"why: {report.get('why')}\ndegraded: {report['degraded']}\nscenes: {scenes}\nheads before and after: {heads}\n"
+
+
 def check_report(ran: Ran, names: list[str], *, level: int, skipped: tuple[str, ...] = ()) -> dict[str, Any]:
     """What every good run of all scenes has in common."""
     report = ran.report
-    assert ran.code == 0, ran
+    assert ran.code == 0, what_is_wrong(report) + ran.errors[-2000:]
     assert list(report) == REPORT
     assert list(report["after"]) == ["nodes", "links", "heads_equal"]
     check_mesh(report, names, level=level)
