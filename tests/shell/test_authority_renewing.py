@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,18 +15,31 @@ from overlay.core.authority.signing_bodies import SignRequest
 from overlay.core.certificate_request import build_request
 from overlay.core.certificates import VerifiedCertificate
 from overlay.core.join_frames import Finish, Renewal
-from overlay.core.keys import Ed25519Signer
+from overlay.core.keys import Ed25519Signer, NodeId
 from overlay.core.policy import Policy
 from overlay.core.revocation_profile import serial_bytes
 from overlay.core.trust_update import TrustUpdate
 from overlay.core.wire import sign1
-from overlay.errors import OverlayError, Refused
+from overlay.errors import OverlayError, PeerUnreachable, Refused
 from overlay.events import AuthorityAlarm, CertificateSigned, PolicyChanged
 from overlay.net.system import wall_clock
 from overlay.registry import Label, Reason, RoundKind
 from overlay.store.identity import load_founding_key
 from overlay.store.state import StateFolder
-from tests.shell.authority_kit import DAY, HOUR, Running, founded, join, linked, met, opened, set_calendar, token_of, until
+from tests.shell.authority_kit import (
+    DAY,
+    HOUR,
+    Running,
+    admitted,
+    founded,
+    join,
+    linked,
+    met,
+    opened,
+    set_calendar,
+    token_of,
+    until,
+)
 from tests.unit.core.authority_kit import seed
 
 
@@ -83,6 +97,24 @@ async def test_a_node_renews_by_command_and_keeps_name_and_roles(tmp_path: Path)
         assert (after.name, after.roles, after.node_id) == (before.name, before.roles, before.node_id)
         assert report.fields["serial"] == f"{after.serial:040x}"
         await met(alice, bob)
+
+
+async def test_a_link_that_ends_while_a_signer_is_asked_is_no_refusal(tmp_path: Path) -> None:
+    path = founded(tmp_path)
+    async with linked(path, admitted(path, "bob")) as (_alice, bob):
+        engine, before, asked = bob.node.engine, certificate(bob), list[str]()
+        call = engine.call
+
+        async def replaced(peer: NodeId, method: str, *rest: Any) -> bytes:
+            asked.append(method)
+            if len(asked) == 1:
+                raise PeerUnreachable("the link was replaced")
+            return await call(peer, method, *rest)
+
+        engine.call = replaced  # type: ignore[method-assign]
+        await bob.node.authority.renew()
+        assert certificate(bob) != before
+        assert len(asked) == 3  # the one that was lost, again, and to finish
 
 
 async def test_the_founder_renews_its_own_certificate(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """A node's seat in the authority: everything in this folder put together, behind the port that the engine knows."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -362,7 +362,10 @@ class Seat:
         if member == engine_id(self.engine):
             return await self._hosting.renew(renewal, self._certificate())
         if self.engine.verified_peer(member) is not None:
-            return JoinResult.unpack(await self.engine.call(member, METHOD, renewal.pack(), ASK_WITHIN))
+            with suppress(PeerUnreachable):
+                return JoinResult.unpack(await self.engine.call(member, METHOD, renewal.pack(), ASK_WITHIN))
+            if self.engine.verified_peer(member) is not None:  # over another link; to ask twice binds nothing more
+                return JoinResult.unpack(await self.engine.call(member, METHOD, renewal.pack(), ASK_WITHIN))
         return await self._restricted.ask(member, renewal)
 
     def _kept(self) -> Attempt | None:
