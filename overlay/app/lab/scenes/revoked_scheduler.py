@@ -110,8 +110,8 @@ def _is_list(event: Event) -> bool:
 @asynccontextmanager
 async def crew(lab: Lab, actor: Machine, name: str) -> AsyncIterator[Crew]:
     """A scheduler that may submit, too, and three workers, the actor one of them, all linked to the victims and each other."""
-    scheduler = await enrol(lab.recipe, actor.host, name=f"scheduler-{name}", roles=ROLES)
-    workers = [actor, *[await lab.actor(actor.host) for _ in range(WORKERS - 1)]]
+    scheduler = await enrol(lab.recipe, await lab.actor_host(), name=f"scheduler-{name}", roles=ROLES)
+    workers = [actor, *[await lab.actor() for _ in range(WORKERS - 1)]]
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(lab.running(scheduler, seeds=lab.victims))
         await scheduler.wait_started()
