@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 
 from audit.author import OwnLog
 from audit.bodies import application
+from audit.chain import ChainState, extend
 from audit.entry import Entry
 from audit.log import AuditLog
 from overlay.core.certificates import Root
@@ -67,17 +68,20 @@ class ForkingLog:
         return None if branch is None else Head(branch.state.node_id, branch.state.size, branch.state.root)
 
     def _on_entries(self, entries: Iterable[Entry]) -> None:
-        ours = [entry for entry in entries if entry.log_id == self._before.log_id]
-        if self._branch is None and not any(entry.type == EntryType.APPLICATION for entry in ours):
-            self._before = self.genuine.state
-            return
-        if not ours or self._branch is not None:
-            return
-        own = OwnLog(root=self._root, state=self._before, signer=self.genuine.signer)
-        for _ in ours:
-            own, entry = own.write(EntryType.APPLICATION, application(*FALSE), self._at())
-            self.false.append(entry)
-        self._branch = own
+        """Follow our own log to its first application entry; the log itself may be further on by now."""
+        for entry in entries:
+            if self._branch is not None or entry.node_id != self._before.node_id:
+                continue
+            if entry.log_id != self._before.log_id and entry.seq == 0:
+                self._before = ChainState(node_id=entry.node_id, log_id=entry.log_id)
+            if entry.log_id != self._before.log_id or entry.seq != self._before.size:
+                continue
+            if entry.type == EntryType.APPLICATION:
+                own = OwnLog(root=self._root, state=self._before, signer=self.genuine.signer)
+                self._branch, false = own.write(EntryType.APPLICATION, application(*FALSE), self._at())
+                self.false.append(false)
+            else:
+                self._before = extend(self._before, (entry.raw,), self._root, at=None).state
 
 
 class _TwoFaced:
