@@ -25,7 +25,7 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).parents[1]
 LEFT_BEHIND = (".hypothesis", ".pytest_cache", "*-report.xml")  # by tests that ran in a copy
 LIST = Path(__file__).with_suffix(".toml")
-AT_ONCE = 4  # on two cores: most of these tests wait more than they compute
+AT_ONCE = 5  # on two cores: most of these tests wait more than they compute
 TESTS_TIMEOUT = 300.0  # seconds; a suite that hangs has noticed, too
 ALL_TESTS_TIMEOUT = 1200.0  # seconds for a share of all that is named, on the code as it is
 SCENES_TIMEOUT = 240.0
