@@ -21,9 +21,9 @@ class Ceiling:
 
     @classmethod
     def of_machine(cls) -> Self:
-        """Half of its memory; an eighth for what a run writes, which is in memory in two places (`rooms.py`): our guess."""
+        """Three quarters of its memory; an eighth for what a run writes, which is in memory twice (`rooms.py`): our guess."""
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return cls(memory=memory // 2, output=memory // 8, processes=PROCESSES_MAX)
+        return cls(memory=memory // 4 * 3, output=memory // 8, processes=PROCESSES_MAX)
 
     def check(self, limits: RunLimits) -> None:
         """Raises Refused(TOO_LARGE)."""
