@@ -82,7 +82,7 @@ class OwnLog:
         self._check_clock(at)
         key = self._key_in_force(at)
         entry = self._sign(entry_type, body, at, references)
-        return replace(self, state=advance(self.state, entry, key)), entry
+        return replace(self, state=advance(self.state, (entry,), key)), entry
 
     def _checked(self, entry_type: EntryType, body: Mapping[int, Any], at: datetime) -> tuple["OwnLog", Entry]:
         """An entry that carries keys, read back as others will read it."""

@@ -11,12 +11,13 @@ The mesh's root is all that a verifier needs. An entry that is more than five mi
 refused: it has to wait.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import NamedTuple
 
 from audit.bodies import LogOpen, read_credentials
-from audit.entry import Entry, UnverifiedEntry, make_log_id, parse_entry, refuse_entry
+from audit.entry import Entry, make_log_id, parse_entry, refuse_entry
 from overlay.core.certificates import Root, show_time, verify_leaf
 from overlay.core.endorsement import verify_endorsement
 from overlay.core.keys import NodeId
@@ -110,22 +111,27 @@ def extend(state: ChainState, raws: Iterable[bytes], root: Root, *, at: datetime
             not in force), and whatever `verify_leaf` and `verify_endorsement` raise. `state` is as it was.
     """
     entries: list[Entry] = []
+    end, held = _End(state.size, state.last, state.hlc, state.key), None
     for raw in raws:
         unverified = parse_entry(raw)
-        key = _check(state, unverified, root)
+        key = _check(state, end, unverified.says, root)
         entry = unverified.verify(key.peer.message_public, root.mesh_id)
         if at is not None and is_ahead(entry.hlc, at):
-            return Extension(state=state, entries=tuple(entries), held=entry)
-        state = advance(state, entry, key)
+            held = entry
+            break
+        end = _End(entry.seq + 1, entry.hash, entry.hlc, key)
         entries.append(entry)
-    return Extension(state=state, entries=tuple(entries))
+    return Extension(state=advance(state, entries, end.key), entries=tuple(entries), held=held)
 
 
-def advance(state: ChainState, entry: Entry, key: KeyInForce) -> ChainState:
-    """The state after an entry that has been checked, or that we have written ourselves."""
+def advance(state: ChainState, entries: Sequence[Entry], key: KeyInForce | None) -> ChainState:
+    """The state after entries that have been checked, or that we have written ourselves; `key` is in force after the last."""
+    if not entries:
+        return state
+    first, last = entries[0], entries[-1]
     return replace(
-        state, k=LogOpen.read(entry.body).k if entry.type == EntryType.LOG_OPEN else state.k,
-        tree=state.tree.append(entry.hash), last=entry.hash, hlc=entry.hlc, key=key,
+        state, k=LogOpen.read(first.body).k if first.type == EntryType.LOG_OPEN else state.k,
+        tree=state.tree.extend(entry.hash for entry in entries), last=last.hash, hlc=last.hlc, key=key,
     )  # fmt: skip
 
 
@@ -145,18 +151,26 @@ def verify_key(entry: Entry, root: Root) -> KeyInForce:
     return KeyInForce(seq=entry.seq, peer=VerifiedPeer(certificate, endorsement), chain=shown.chain)
 
 
-def _check(state: ChainState, unverified: UnverifiedEntry, root: Root) -> KeyInForce:
+class _End(NamedTuple):
+    """Where a log ends while its next entries are judged: what the next one must follow."""
+
+    size: int
+    last: bytes
+    hlc: int
+    key: KeyInForce | None
+
+
+def _check(state: ChainState, end: _End, entry: Entry, root: Root) -> KeyInForce:
     """All but the signature, cheap checks first: the key under which that must verify."""
-    entry = unverified.says
     if entry.node_id != state.node_id or entry.log_id != state.log_id:
         raise refuse_entry(Reason.WRONG_AUTHOR, entry, "of another node or log")
-    if entry.seq != state.size:
-        raise refuse_entry(Reason.CHAIN_BROKEN, entry, f"where entry {state.size} was expected")
-    if entry.prev != state.last:
-        raise refuse_entry(Reason.CHAIN_BROKEN, entry, f"follows {entry.prev.hex()}, not {state.last.hex()}")
-    if entry.hlc <= state.hlc:
+    if entry.seq != end.size:
+        raise refuse_entry(Reason.CHAIN_BROKEN, entry, f"where entry {end.size} was expected")
+    if entry.prev != end.last:
+        raise refuse_entry(Reason.CHAIN_BROKEN, entry, f"follows {entry.prev.hex()}, not {end.last.hex()}")
+    if entry.hlc <= end.hlc:
         raise refuse_entry(Reason.CLOCK, entry, "its time is not later than that of the entry before")
-    key = _key(state, entry, root)
+    key = _key(end, entry, root)
     if not key.not_before <= entry.at <= key.not_after:
         life = f"{show_time(key.not_before)} to {show_time(key.not_after)}"
         written = f"written at {show_time(entry.at)} under an endorsement for {life}"
@@ -164,19 +178,19 @@ def _check(state: ChainState, unverified: UnverifiedEntry, root: Root) -> KeyInF
     return key
 
 
-def _key(state: ChainState, entry: Entry, root: Root) -> KeyInForce:
+def _key(end: _End, entry: Entry, root: Root) -> KeyInForce:
     """The key in force, or the new one that the entry carries."""
-    if (entry.type == EntryType.LOG_OPEN) != (state.key is None):
+    if (entry.type == EntryType.LOG_OPEN) != (end.key is None):
         raise refuse_entry(Reason.CHAIN_BROKEN, entry, "a log begins with log.open, and only there")
-    if state.key is None:
+    if end.key is None:
         key = verify_key(entry, root)
         _check_log_id(entry, key, root)
         return key
     if entry.type == EntryType.ENDORSEMENT:
         return verify_key(entry, root)
-    if entry.kid != state.key.kid:
+    if entry.kid != end.key.kid:
         raise refuse_entry(Reason.BAD_ENDORSEMENT, entry, "signed under an endorsement that is not in force here")
-    return state.key
+    return end.key
 
 
 def _check_log_id(entry: Entry, key: KeyInForce, root: Root) -> None:

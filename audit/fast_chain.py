@@ -1,4 +1,4 @@
-"""Long runs of ordinary entries, judged by `audit.chain`'s rules with less Python: for who verifies whole logs.
+"""Long runs of ordinary entries, judged by `audit.chain`'s rules with less Python: for who verifies or takes in whole logs.
 
 Sound, and not complete: what it accepts `extend` accepts, with the same state after it, which a property shows. What is not
 exactly of the usual form (keys, references, another key in force, anything wrong) it leaves to `extend`, which says why.
@@ -11,17 +11,19 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import islice
 from typing import Final
 
 import cbor2
 import nacl.bindings
 import nacl.exceptions
 
-from audit.chain import KEYED, ChainState, KeyInForce
+from audit.chain import KEYED, ChainState, Extension, KeyInForce, advance, extend
+from audit.entry import Entry
 from overlay.core.certificates import Root
 from overlay.core.limits import ENTRY_MAX
 from overlay.core.merkle import HASH_SIZE
-from overlay.core.mesh.chains import HLC_MAX, HLC_SHIFT, hlc_of
+from overlay.core.mesh.chains import HLC_MAX, HLC_SHIFT, hlc_of, latest
 from overlay.core.wire import decode
 from overlay.errors import Refused
 from overlay.registry import COSE_EDDSA, COSE_SIGN1_TAG_BYTE, EntryType, Label
@@ -31,7 +33,9 @@ Row = Sequence[object]  # seq, hlc, type, hash, raw, as the store says; nothing 
 _SIGNATURE: Final = 64
 _TAIL: Final = 2 + _SIGNATURE  # a byte string of 64 bytes
 _TAIL_HEAD: Final = b"\x58\x40"
+_SHORT: Final = 0x58  # RFC 8949, section 3: a byte string, its length in one byte; 0x59 in two
 _HLC: Final = 8
+_BODY: Final = 7  # the field of an entry
 _U64: Final = 0x1B  # RFC 8949, section 3: an unsigned integer of eight bytes follows
 _MILLISECOND: Final = 1 << HLC_SHIFT
 _APPLICATION: Final = b"\x06" + cbor2.dumps(int(EntryType.APPLICATION)) + b"\x07\xa2\x00"  # the type, then a map of two
@@ -62,6 +66,10 @@ class Run:
             signed=b"\x84" + cbor2.dumps("Signature1") + protected + aad,
         )
 
+    def until(self, at: datetime) -> "Run":
+        """The same, without what has to wait at this time."""
+        return replace(self, high=min(self.high, latest(at)))
+
     def follow(self, rows: Iterable[Row], seq: int, last: object, hlc: object) -> tuple[list[bytes], int]:
         """As many entries as are of the usual form and hold, from number `seq` on.
 
@@ -79,6 +87,29 @@ class Run:
             hashes.append(last)
             seq += 1
         return hashes, hlc
+
+    def entries(self, raws: Sequence[bytes], start: int, state: ChainState, key: KeyInForce) -> list[Entry]:
+        """As many entries as are of the usual form and hold, of `raws[start:]`, which follow that state under that key."""
+        found: list[Entry] = []
+        seq, last, hlc = state.size, state.last, state.hlc
+        for raw in islice(raws, start, None):
+            one = self._entry(raw, seq, last, hlc)
+            if one is None:
+                break
+            prev, (hlc, kind, last) = last, one
+            body = cbor2.loads(self._payload(raw))[_BODY]  # its form has been looked at
+            found.append(
+                Entry(
+                    node_id=state.node_id, log_id=state.log_id, seq=seq, prev=prev, hlc=hlc, type=kind, body=body, kid=key.kid,
+                    hash=last, raw=raw,
+                )
+            )  # fmt: skip
+            seq += 1
+        return found
+
+    def _payload(self, raw: bytes) -> bytes:
+        """Of an entry that holds."""
+        return raw[len(self.beginning) + (2 if raw[len(self.beginning)] == _SHORT else 3) : -_TAIL]
 
     def _entry(self, raw: object, seq: int, last: bytes, hlc: int) -> tuple[int, int, bytes] | None:
         """Clock, type and hash of an entry that holds."""
@@ -118,6 +149,27 @@ def fast_extend(state: ChainState, rows: Sequence[Row], root: Root) -> tuple[Cha
     if not hashes:
         return state, []
     return replace(state, tree=state.tree.extend(hashes), last=hashes[-1], hlc=hlc), hashes
+
+
+def quick_extend(state: ChainState, raws: Sequence[bytes], root: Root, *, at: datetime) -> Extension:
+    """The same as `audit.chain.extend`, faster for long runs: what is not of the usual form, or has to wait, it judges."""
+    entries: list[Entry] = []
+    run: Run | None = None
+    key: KeyInForce | None = None
+    while len(entries) < len(raws):
+        if state.key is not None:
+            if run is None or key is not state.key:
+                key = state.key
+                run = Run.under(state, key, root).until(at)
+            found = run.entries(raws, len(entries), state, key)
+            state = advance(state, found, key)
+            entries += found
+        one = extend(state, raws[len(entries) : len(entries) + 1], root, at=at)
+        state = one.state
+        entries += one.entries
+        if one.held is not None:
+            return Extension(state=state, entries=tuple(entries), held=one.held)
+    return Extension(state=state, entries=tuple(entries))
 
 
 def _text_of(section: bytes) -> bytes | None:

@@ -41,4 +41,9 @@ def next_hlc(previous: int, at: datetime) -> int:
 
 def is_ahead(hlc: int, at: datetime) -> bool:
     """Whether an item has to wait until our clock comes near the author's: it is more than five minutes ahead."""
-    return hlc_time(hlc) > at + _AHEAD
+    return hlc > latest(at)
+
+
+def latest(at: datetime) -> int:
+    """The last value that is not ahead at that time."""
+    return hlc_of(at + _AHEAD) + (1 << HLC_SHIFT) - 1

@@ -1,7 +1,9 @@
 """Whole logs go fast, and nothing passes that `extend` refuses: neither alone nor with processes that look ahead."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,9 @@ from hypothesis import strategies as st
 
 from audit.author import LogSigner, OwnLog
 from audit.bodies import application, lifecycle
-from audit.chain import Append, ChainState, extend
+from audit.chain import Append, ChainState, Extension, extend
 from audit.entry import Entry
-from audit.fast_chain import Row, Run, fast_extend
+from audit.fast_chain import Row, Run, fast_extend, quick_extend
 from audit.lookahead import PART
 from audit.part_worker import judge, pack_task, read_part
 from audit.store import AuditStore
@@ -145,6 +147,49 @@ def test_whatever_is_changed_in_an_entry_fast_accepts_only_what_extend_accepts(s
         assert extend(before, [bytes(raw)], MESH.root, at=None).state == state
     else:
         assert state == before
+
+
+# --- taking in what others send ---------------------------------------------------------------------------------------
+
+
+def outcome(judge: Callable[..., Extension], state: ChainState, raws: list[bytes], at: datetime) -> Extension | str:
+    try:
+        return judge(state, raws, MESH.root, at=at)
+    except Refused as error:
+        return f"{error.reason} {error}"
+
+
+def test_a_log_with_entries_of_all_forms_and_keys_is_taken_in_as_extend_takes_it() -> None:
+    log = mixed_log()
+    log.change_to(make_member(MESH, "alice", start=2))
+    log.note()
+    log.note()
+    quick = quick_extend(start_of(log), log.raws, MESH.root, at=MESH.at)
+    assert quick == extend(start_of(log), log.raws, MESH.root, at=MESH.at)
+    assert quick.entries == tuple(log.entries)
+
+
+def test_what_is_ahead_of_its_time_waits_and_so_does_what_follows_it() -> None:
+    log = some_log(2, mesh=MESH)
+    for minutes in (4, 6, 7):
+        log.keep(log.sign(EntryType.APPLICATION, application("soon", 1), hlc=hlc_of(MESH.at + timedelta(minutes=minutes))))
+    found = quick_extend(start_of(log), log.raws, MESH.root, at=MESH.at)
+    assert found == extend(start_of(log), log.raws, MESH.root, at=MESH.at)
+    assert len(found.entries) == 3
+    assert found.held == log.entries[3]
+
+
+@given(st.data())
+def test_whatever_is_changed_in_a_log_it_is_taken_in_as_extend_takes_it(data: st.DataObject) -> None:
+    raws = list(LOG.raws)
+    for _ in range(data.draw(st.integers(0, 2))):
+        which = data.draw(st.integers(0, len(raws) - 1))
+        raw = bytearray(raws[which])
+        start = data.draw(st.integers(0, len(raw) - 1))
+        raw[start : start + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=4))
+        raws[which] = bytes(raw)
+    at = MESH.at + timedelta(seconds=data.draw(st.sampled_from([-301, -300, 0])))
+    assert outcome(quick_extend, start_of(LOG), raws, at) == outcome(extend, start_of(LOG), raws, at)
 
 
 # --- workers ----------------------------------------------------------------------------------------------------------
