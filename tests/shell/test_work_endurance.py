@@ -8,7 +8,6 @@ import pytest
 import trio
 
 from overlay.app.work.staging import FILES_MAX, Stage, Staged
-from overlay.app.work.worker import Worker
 from overlay.core.wire import sha256
 from overlay.core.work.workload import RunLimits
 from overlay.errors import Refused
@@ -16,15 +15,9 @@ from overlay.events import WorkStarted
 from overlay.registry import Reason, WorkState
 from overlay.store.artifacts import ArtifactStore, HostLacks
 from tests.shell.test_work_staging import source
-from tests.shell.work_kit import LIMITS, Crew, crew, sends
+from tests.shell.work_kit import LIMITS, crew, sends, worker_of
 
 HELLO = b"print('hello')\n"
-
-
-def worker_of(found: Crew) -> Worker:
-    worker = found.bob.work._worker
-    assert worker is not None
-    return worker
 
 
 async def test_a_workload_gets_no_more_than_the_worker_gives_one_run() -> None:

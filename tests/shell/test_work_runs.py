@@ -7,13 +7,14 @@ import pytest
 import trio
 
 from overlay.app.work import contract
+from overlay.app.work.launcher import Launcher
 from overlay.core.wire import sha256
 from overlay.core.work.workload import File, RunLimits
 from overlay.errors import NotAllowed, Refused
-from overlay.events import WorkEnded, WorkRefused, WorkStarted
+from overlay.events import RevocationsChanged, WorkEnded, WorkRefused, WorkStarted
 from overlay.net.stream import Stream
 from overlay.registry import ArtifactType, Reason, WorkState
-from tests.shell.work_kit import LIMITS, SLEEP, Crew, crew, sends
+from tests.shell.work_kit import LIMITS, SLEEP, Crew, crew, sends, worker_of
 
 HELLO = b"import sys\nprint('hello', *sys.argv[1:])\nopen('out.txt', 'w').write('written')\n"
 
@@ -238,6 +239,29 @@ async def test_a_scheduler_that_is_revoked_while_the_artifact_comes_starts_nothi
         ended = await found.wait_event(WorkEnded)
         assert ended.state == "not_started"
         assert not any(isinstance(event, WorkStarted) for event in found.events)
+
+
+async def test_a_scheduler_that_is_revoked_before_the_start_is_written_down_starts_nothing_and_leaves_nothing() -> None:
+    """The launcher has the artifact by then, and waits for the word to go."""
+    equipped: list[Launcher] = []
+
+    async with crew() as found:
+        worker = worker_of(found)
+        get = worker._launchers.get
+
+        async def get_late(*, network: bool) -> Launcher:
+            launcher = await get(network=network)
+            equipped.append(launcher)
+            await found.alice.authority.revoke(["carol"], reason="key-compromise")
+            await found.wait_event(RevocationsChanged)
+            return launcher
+
+        worker._launchers.get = get_late  # type: ignore[method-assign]
+        await found.place(found.sign(HELLO))
+        ended = await found.wait_event(WorkEnded)
+        assert ended.state == "not_started"
+        assert not any(isinstance(event, WorkStarted) for event in found.events)
+        assert [launcher.process.poll() is None for launcher in equipped] == [False]
 
 
 async def test_a_task_is_for_libraries_and_is_not_run_by_the_worker() -> None:

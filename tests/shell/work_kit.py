@@ -11,6 +11,7 @@ import trio
 from overlay.app.local import LocalNode
 from overlay.app.work import contract
 from overlay.app.work.desk import WorkDesk
+from overlay.app.work.worker import Worker
 from overlay.core.wire import sha256
 from overlay.core.work.envelopes import Assignment, SignedPlacement, SignedResult, SignedWorkload
 from overlay.core.work.result import WorkResult
@@ -132,3 +133,10 @@ async def crew() -> AsyncIterator[Crew]:
         found = Crew(alice, carol, bob, files)
         bob.engine.observe(found.observe)
         yield found
+
+
+def worker_of(found: Crew) -> Worker:
+    """Bob's."""
+    worker = found.bob.work._worker
+    assert worker is not None
+    return worker

@@ -37,20 +37,21 @@ class Job:
 
 
 def run_inside(room: Room, *, orders: socket.socket, news: int, status: int, owner: int) -> NoReturn:
-    """The first process: starts the run, buries whatever is left behind, and ends all of it when the run has ended."""
+    """The first process: starts the run, buries whatever is left behind, and ends all of it when the run has ended.
+
+    The run is there before its orders are, and has laid its rights down by then; so it begins at once.
+    """
     privileged = os.geteuid() == 0  # in a user namespace of our own we are nobody already
     try:
         kernel.die_with(0)
         streams = [room.open_stream(name) for name in STREAMS]
         sysctl = room.enter()
-        data, descriptors, _, _ = socket.recv_fds(orders, MESSAGE_MAX, 2)
-        if not data:
+        if not orders.recv(1):  # from here on we are counted, and whatever we start
             os._exit(1)
         run = os.fork()
         if not run:
-            standard_input = descriptors[1] if len(descriptors) > 1 else os.open("/dev/null", os.O_RDONLY)
-            kept = [standard_input, *streams, descriptors[0], news]
-            _become(Job(**json.loads(data)), kept, owner if privileged else None, sysctl)
+            _become(orders, streams, news, owner if privileged else None, sysctl)
+        orders.close()
         os.close(news)
     except OSError as error:
         _give_up(news, error)
@@ -65,9 +66,8 @@ def _bury_until(run: int) -> int:
             return status
 
 
-def _become(job: Job, kept: list[int], owner: int | None, sysctl: int) -> NoReturn:
+def _become(orders: socket.socket, streams: list[int], news: int, owner: int | None, sysctl: int) -> NoReturn:
     """Never returns: the program, or an end."""
-    news = kept[-1]
     try:
         os.setsid()
         os.chdir(JOB)
@@ -75,16 +75,26 @@ def _become(job: Job, kept: list[int], owner: int | None, sysctl: int) -> NoRetu
         kernel.leave_keyring()
         if owner is None or _drop_rights(owner, news):
             kernel.no_more_namespaces(sysctl)  # in one, a run would have capabilities again
+        job, artifact, standard_input = _await_orders(orders)
         # behind the namespace: a limit from before it counts the processes of all runs, whose user is the same
         _set_limits(job, spare=0 if owner is not None else 2)  # without root the launcher and we count as the same user
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
         if refuse_calls():
             os.write(news, b"calls\n")
-        _keep_only(kept)
+        _keep_only([standard_input, *streams, artifact, news])
         news = NEWS
         _execute(job)
     except (OSError, ValueError, MemoryError) as error:
         _give_up(news, error)
+
+
+def _await_orders(orders: socket.socket) -> tuple[Job, int, int]:
+    """The job, its artifact, and its standard input. Raises OSError, ValueError."""
+    data, descriptors, _, _ = socket.recv_fds(orders, MESSAGE_MAX, 2)
+    if not data:
+        os._exit(1)  # the launcher is gone
+    standard_input = descriptors[1] if len(descriptors) > 1 else os.open("/dev/null", os.O_RDONLY)
+    return Job(**json.loads(data)), descriptors[0], standard_input
 
 
 def _set_limits(job: Job, *, spare: int) -> None:

@@ -25,6 +25,7 @@ import struct
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -69,7 +70,8 @@ class Inside:
     def begin(self, job: Job, artifact: int, standard_input: int) -> None:
         """Start the run. Raises OSError."""
         descriptors = [artifact, standard_input] if standard_input >= 0 else [artifact]
-        socket.send_fds(self.orders, [json.dumps(asdict(job)).encode()], descriptors)
+        with suppress(BrokenPipeError, ConnectionResetError):  # it has ended, and says why
+            socket.send_fds(self.orders, [json.dumps(asdict(job)).encode()], descriptors)
         self.orders.close()
         for descriptor in descriptors:
             os.close(descriptor)
@@ -160,7 +162,7 @@ def _take_inputs(worker: Worker, room: Room) -> int:
 
 
 def _enter(room: Room, group: Group, owner: int) -> Inside:
-    """Start the first process of the PID namespace; it waits for the run. Raises OSError."""
+    """Start the first process of the PID namespace; it starts the run, which waits for its orders. Raises OSError."""
     news_out, news_in = os.pipe()
     status_out, status_in = os.pipe()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -173,6 +175,8 @@ def _enter(room: Room, group: Group, owner: int) -> Inside:
         os.close(descriptor)
     theirs.close()
     group.add(first)
+    with suppress(BrokenPipeError, ConnectionResetError):
+        ours.send(b"+")
     return Inside(first, ours, news_out, status_out)
 
 

@@ -72,18 +72,20 @@ class Launcher:
         found.kill()
         raise HostLacks(f"work cannot run here: {why}", hint=HINT)
 
-    async def run(
-        self, job: Job, artifact: Staged, inputs: Mapping[str, Staged], *, started: Callable[[], None], take: Take
-    ) -> End:
+    async def equip(self, job: Job, artifact: Staged, inputs: Mapping[str, Staged]) -> None:
+        """Give it all that its run needs. Nothing runs before `run`; a launcher that is gone shows there."""
+        with suppress(OSError, trio.BrokenResourceError):
+            await self._tell({"job": asdict(job)}, artifact.descriptor)
+            for name, staged in inputs.items():
+                await self._tell({"input": name, "size": staged.size}, staged.descriptor)
+
+    async def run(self, *, started: Callable[[], None], take: Take) -> End:
         """The run, until its end. `started`: it has begun. `take`: is given each output, a descriptor to read, before the end.
 
         Raises:
             HostLacks: this machine cannot do that.
         """
         try:
-            await self._tell({"job": asdict(job)}, artifact.descriptor)
-            for name, staged in inputs.items():
-                await self._tell({"input": name, "size": staged.size}, staged.descriptor)
             await self._tell({"go": True})
             return await self._until_end(started, take)
         except (OSError, trio.BrokenResourceError):

@@ -37,6 +37,7 @@ class Running:
         self.preparing = trio.CancelScope()
         self.artifact: Staged | None = None
         self.inputs: dict[str, Staged] = {}
+        self._launcher: Launcher | None = None
         self._stopping = trio.Event()
         self._end = End("lost")
         self._held: tuple[str, ...] = ()
@@ -60,14 +61,21 @@ class Running:
         """It cannot be run."""
         self.problem = self.problem or Refused(reason, detail)
 
-    async def execute(
-        self, get: Callable[[], Awaitable[Launcher]], delivery: Delivery, *, started: Callable[[], None],
-        now: Callable[[], datetime],
-    ) -> None:
+    async def equip(self, get: Callable[[], Awaitable[Launcher]]) -> None:
+        """A launcher that has all it needs and waits. Raises HostLacks: this machine cannot run work."""
+        if self.problem is None and self.artifact is not None:
+            self._launcher = await get()
+            await self._launcher.equip(self._job(), self.artifact, self.inputs)
+
+    def give_up_launcher(self) -> None:
+        """Whether it was needed or not: nothing of the run is left."""
+        if self._launcher is not None:
+            self._launcher.kill()
+
+    async def execute(self, delivery: Delivery, *, started: Callable[[], None], now: Callable[[], datetime]) -> None:
         """Until it is over. Raises OverlayError: this machine cannot run it."""
-        launcher = await get()
-        if self.problem is not None or self.artifact is None:
-            launcher.kill()
+        launcher = self._launcher
+        if self.problem is not None or launcher is None:
             return
 
         def begun() -> None:
@@ -83,7 +91,7 @@ class Running:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._stop_when_told, launcher)
             try:
-                self._end = await launcher.run(self._job(), self.artifact, self.inputs, started=begun, take=take)
+                self._end = await launcher.run(started=begun, take=take)
             except OverlayError as error:
                 failed = error
             nursery.cancel_scope.cancel()

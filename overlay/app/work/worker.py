@@ -27,7 +27,7 @@ from overlay.core.keys import NodeId
 from overlay.core.work.book import Declined, Halted, WorkBook
 from overlay.core.work.checks import Run
 from overlay.core.work.envelopes import Assignment, SignedResult
-from overlay.errors import NotAllowed, OverlayError, Refused
+from overlay.errors import HostLacks, NotAllowed, OverlayError, Refused
 from overlay.events import (
     AuthorityChanged,
     ForkExposed,
@@ -203,14 +203,16 @@ class Worker:
             try:
                 async with AsyncExitStack() as stack:
                     await self._prepare(live, node, stack)
+                    stack.callback(running.give_up_launcher)
+                    await running.equip(partial(self._launchers.get, network=run.workload.limits.network))
                     began = await self._begin(live, log, desk)
                     if began:
-                        await running.execute(
-                            partial(self._launchers.get, network=run.workload.limits.network), self._delivery,
-                            started=partial(self._tell_started, node, run), now=lambda: desk.at,
-                        )
+                        started = partial(self._tell_started, node, run)
+                        await running.execute(self._delivery, started=started, now=lambda: desk.at)
             except Refused as error:
                 running.fail(error.reason, error.detail)
+            except HostLacks as error:
+                running.fail(Reason.UNSUPPORTED, str(error))
             except OverlayError as error:
                 running.fail(Reason.UNSUPPORTED if began else Reason.ARTIFACT_MISMATCH, str(error))
             except OSError as error:  # no descriptors, processes or memory any more: that is no reason to end the node
@@ -222,12 +224,12 @@ class Worker:
             live.over.set()
 
     async def _prepare(self, live: _Live, node: LocalNode, stack: AsyncExitStack) -> None:
-        """Its artifact and inputs, from its scheduler or who signed it. Raises Refused, PeerUnreachable."""
+        """Its artifact and inputs, from who signed it, who has them for sure, or its scheduler. Raises Refused, PeerUnreachable."""
         run, running = live.run, live.running
         if run.workload.artifact.type is ArtifactType.TASK:
             raise Refused(Reason.UNSUPPORTED, "tasks are for libraries that check them by themselves")
         self._ceiling.check(run.workload.limits)
-        wanted = [run.scheduler.node_id, *(one.node_id for one in run.originators)]
+        wanted = [*(one.node_id for one in run.originators), run.scheduler.node_id]
         peers = sorted((peer for peer in node.peers if peer.node_id in wanted), key=lambda peer: wanted.index(peer.node_id))
         stage = partial(self._delivery.stage, self._stage, peers=peers)
         with running.preparing:
