@@ -10,13 +10,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Final
 
 from audit.checkpoint import Checkpoint
 from audit.quorum import WitnessSet
 from overlay.core.keys import NodeId
-
-WITHIN: Final = 10.0  # design: seconds
+from overlay.core.limits import CONFIRM_WITHIN
 
 
 class Outcome(Enum):
@@ -40,7 +38,7 @@ class Confirmation:
     """The machine."""
 
     def __init__(
-        self, log_id: bytes, held: Mapping[bytes, int], witnesses: WitnessSet, now: float, within: float = WITHIN
+        self, log_id: bytes, held: Mapping[bytes, int], witnesses: WitnessSet, now: float, within: float = CONFIRM_WITHIN
     ) -> None:
         """`held`: how many entries of each of our logs are here; `log_id`: the one that would go on."""
         self.deadline = now + within

@@ -13,13 +13,14 @@ import trio
 
 from audit.batch import NEWER_COPY, UNCONFIRMED
 from audit.checkpoint import UnverifiedCheckpoint, parse_checkpoint
-from audit.confirmation import WITHIN, Confirmation, Outcome, Shown
+from audit.confirmation import Confirmation, Outcome, Shown
 from audit.log import AuditLog
 from audit.store import AuditStore
 from audit.witness_frames import Request, Told
 from audit.witnessed import Judge
 from overlay.core.certificates import Root
 from overlay.core.keys import NodeId
+from overlay.core.limits import CONFIRM_WITHIN
 from overlay.core.trust import VerifiedPeer
 from overlay.errors import OverlayError
 from overlay.registry import FrameType, Reason
@@ -38,7 +39,7 @@ class OwnParts:
     candidates: Callable[[], Mapping[NodeId, Sequence[str]]]  # who could witness our log now, with its roles
     send: Send
     reject: Callable[[NodeId, Reason, str], None]
-    within: float = WITHIN
+    within: float = CONFIRM_WITHIN
 
 
 def is_ours(log: AuditLog, root: Root, one: UnverifiedCheckpoint) -> bool:

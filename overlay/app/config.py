@@ -9,14 +9,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn, cast
 
-from audit.confirmation import WITHIN
 from discovery.static import parse_seed
 from overlay.app.telemetry.names import EVERY, NO_PAGE, parse_endpoint
 from overlay.app.tpm import DEFAULT_TCTI
-from overlay.core.authority.recovery import RECOVERY_WAIT
 from overlay.core.forwarding import parse_exposed, parse_forwarded, parse_rule
 from overlay.core.forwarding import parse_listen as parse_service_listen
-from overlay.core.limits import AttestTimes, RekeyTimes
+from overlay.core.limits import CONFIRM_WITHIN, RECOVERY_SECONDS, AttestTimes, RekeyTimes
 from overlay.errors import UsageError
 from overlay.store.state import SETTINGS
 
@@ -52,10 +50,10 @@ class Config:
     ima: str = ""
     rekey_after: float = RekeyTimes().after
     attest_every: float = AttestTimes().every
-    witness_wait: float = WITHIN
+    witness_wait: float = CONFIRM_WITHIN
     audit_max_bytes: int = 8 * 2**30  # our guess; nothing is deleted there, a status warns at 80 %
     refresh_wait: float = 24 * 3600.0
-    recovery_wait: float = RECOVERY_WAIT.total_seconds()
+    recovery_wait: float = RECOVERY_SECONDS
     refresh_every: float = 7 * 24 * 3600.0
     expose: tuple[str, ...] = ()  # NAME=ADDRESS RULE ..., what members may use of this host
     forward: tuple[str, ...] = ()  # NAME[@PEER]=ADDRESS, local addresses that lead to members' services

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from overlay.app.wire_json import compact
+from overlay.app.json_text import compact
 from overlay.errors import OverlayError
 
 PROGRAM: Final = "overlay"

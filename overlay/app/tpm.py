@@ -1,32 +1,34 @@
-"""The one place that copes with a machine without tpm2-pytss: everything else asks here for a TPM and what lives in it."""
+"""The one place that copes with a machine without tpm2-pytss: everything else asks here for a TPM and what lives in it.
+
+The library loads when a TPM is first asked for: it takes a tenth of a second, which most commands do not need to wait.
+"""
 
 from collections.abc import Callable
+from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from overlay.core.evidence import Prover
-from overlay.core.keys import Signer
 from overlay.errors import HostLacks
 
 if TYPE_CHECKING:
     from attest.evidence import Claims
     from attest.key_blob import KeyBlob
     from attest.tpm import Tpm
-
-try:
-    from attest import tpm as _tpm
-    from attest import tpm_keys as _tpm_keys
-except ImportError as error:
-    _missing: str | None = f"the Python package tpm2-pytss does not load: {error}"
-else:
-    _missing = None
+    from overlay.core.evidence import Prover
+    from overlay.core.keys import Signer
 
 HINT = "install the Debian package libtss2-dev, then `pip install attested-overlay[tpm]`; or go on with --evidence software"
 DEFAULT_TCTI = "device:/dev/tpmrm0"  # the kernel's resource manager
 
 
+@cache
 def missing() -> str | None:
     """None if TPM software works here, else what is missing. It says nothing about a TPM."""
-    return _missing
+    try:
+        import_module("attest.tpm")
+    except ImportError as error:
+        return f"the Python package tpm2-pytss does not load: {error}"
+    return None
 
 
 def open_tpm(tcti: str, *, ours: bool = False) -> "Tpm":
@@ -39,23 +41,36 @@ def open_tpm(tcti: str, *, ours: bool = False) -> "Tpm":
     Raises:
         HostLacks: the library is missing (`missing` then says so), or no TPM answers there.
     """
-    if _missing is not None:
-        raise HostLacks(_missing, hint=HINT)
-    return _tpm.Tpm.open(tcti, ours=ours)
+    _check()
+    from attest.tpm import Tpm
+
+    return Tpm.open(tcti, ours=ours)
 
 
 def open_tpm_later(tcti: str) -> "Tpm":
     """A TPM that did not answer when the node started: each use tries again, and fails until it does."""
-    if _missing is not None:
-        raise HostLacks(_missing, hint=HINT)
-    return _tpm.Tpm(tcti)
+    _check()
+    from attest.tpm import Tpm
+
+    return Tpm(tcti)
 
 
-def tpm_signer(tpm: "Tpm", blob: "KeyBlob") -> Signer:
+def tpm_signer(tpm: "Tpm", blob: "KeyBlob") -> "Signer":
     """The identity key in the TPM; signing blocks."""
-    return _tpm_keys.TpmIdentitySigner(tpm, blob)
+    from attest.tpm_keys import TpmIdentitySigner
+
+    return TpmIdentitySigner(tpm, blob)
 
 
-def tpm_prover(tpm: "Tpm", blob: "KeyBlob", claims: "Claims", logs: Callable[[], bytes | None]) -> Prover:
+def tpm_prover(tpm: "Tpm", blob: "KeyBlob", claims: "Claims", logs: Callable[[], bytes | None]) -> "Prover":
     """Quotes under the AK; `logs` looks at those of this machine anew and gives the hash of the boot log."""
-    return _tpm_keys.TpmProver(tpm=tpm, ak=blob, claims=claims, logs=logs)
+    from attest.tpm_keys import TpmProver
+
+    return TpmProver(tpm=tpm, ak=blob, claims=claims, logs=logs)
+
+
+def _check() -> None:
+    """Raises HostLacks."""
+    why = missing()
+    if why is not None:
+        raise HostLacks(why, hint=HINT)

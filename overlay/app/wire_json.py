@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, Final, NoReturn
 
 from overlay.app.api import EntryFilter, EntryReceipt, EntryView, Published, TopicItem
+from overlay.app.json_text import bytes_as_hex, finite
 from overlay.core.keys import NodeId
 from overlay.core.limits import BODY_MAX
 from overlay.errors import (
@@ -52,7 +53,7 @@ def malformed(detail: str) -> NoReturn:
 
 def pack(message: Mapping[str, Any]) -> bytes:
     """One line. Raises Refused(TOO_LARGE)."""
-    line = json.dumps(_finite(message), separators=(",", ":"), allow_nan=False, default=_bytes_as_hex).encode() + b"\n"
+    line = json.dumps(finite(message), separators=(",", ":"), allow_nan=False, default=bytes_as_hex).encode() + b"\n"
     if len(line) > LINE_MAX:
         raise Refused(Reason.TOO_LARGE, f"{len(line)} bytes where {LINE_MAX} fit through the control socket")
     return line
@@ -81,28 +82,6 @@ def _shallow(value: object, depth: int) -> bool:
     if isinstance(value, dict):
         value = list(value.values())
     return all(_shallow(part, depth - 1) for part in value) if isinstance(value, list) else True
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no infinity: `null` stands for it."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return value
-
-
-def _bytes_as_hex(value: object) -> str:
-    if isinstance(value, bytes | bytearray):
-        return value.hex()
-    raise TypeError(f"{type(value).__name__} is not JSON")
-
-
-def compact(value: object) -> str:
-    """For people and programs that read our output: JSON on one line."""
-    return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, default=_bytes_as_hex)
 
 
 # --- fields ---------------------------------------------------------------------------------------------------------

@@ -124,6 +124,8 @@ LINKS_PER_PEER: Final = 4  # open at once, while one of them gives way: our gues
 ADDRESSES_PER_TARGET: Final = 16  # of one node that we dial: our guess
 STATIC_RENEW_WITHIN: Final = 12 * 3600.0  # protocol: links under an older static key are replaced, spread at random
 CERTIFICATE_LIFE_MAX: Final = 7 * 86_400.0
+RECOVERY_SECONDS: Final = 24 * 3600.0  # protocol: until a recovered authority takes effect
+CONFIRM_WITHIN: Final = 10.0  # design: until a log goes on whose witnesses cannot be asked
 
 # Evidence
 NONCE_SIZE: Final = 32

@@ -19,6 +19,7 @@ from audit.witnessed import Judge
 from overlay.app import wire_json as wire
 from overlay.app.api import EntryFilter, EntryView
 from overlay.app.cli.common import Invocation
+from overlay.app.json_text import compact
 from overlay.app.output import plain, say, say_json
 from overlay.core.certificates import Root
 from overlay.core.keys import NodeId
@@ -159,7 +160,7 @@ def show_entries(invocation: Invocation, entries: Iterable[EntryView]) -> None:
     types = max((len(_kind(entry)) for entry in entries), default=0)
     console = Console(highlight=False, soft_wrap=True) if sys.stdout.isatty() else None
     for entry in entries:
-        body = plain(wire.compact(entry.body if entry.type == APPLICATION else _shortened(entry.body)))
+        body = plain(compact(entry.body if entry.type == APPLICATION else _shortened(entry.body)))
         if console is None:
             say(f"{entry.at:%Y-%m-%d %H:%M:%S} {plain(entry.node_name)} {entry.seq} {_kind(entry)} {body}")
         else:

@@ -224,7 +224,7 @@ class Worker:
             live.over.set()
 
     async def _prepare(self, live: _Live, node: LocalNode, stack: AsyncExitStack) -> None:
-        """Its artifact and inputs, from who signed it, who has them for sure, or its scheduler. Raises Refused, PeerUnreachable."""
+        """Its artifact and inputs, from who signed it, else its scheduler. Raises Refused, PeerUnreachable."""
         run, running = live.run, live.running
         if run.workload.artifact.type is ArtifactType.TASK:
             raise Refused(Reason.UNSUPPORTED, "tasks are for libraries that check them by themselves")

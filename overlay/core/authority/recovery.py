@@ -13,8 +13,9 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from overlay.core.authority.objects import AuthorityObject
+from overlay.core.limits import RECOVERY_SECONDS
 
-RECOVERY_WAIT: Final = timedelta(hours=24)  # protocol
+RECOVERY_WAIT: Final = timedelta(seconds=RECOVERY_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
 """Is our copy of our own log the newest one? What q witnesses say, what is missing, and what ten seconds mean."""
 
 from audit.checkpoint import Checkpoint
-from audit.confirmation import WITHIN, Confirmation, Outcome, Shown
+from audit.confirmation import Confirmation, Outcome, Shown
 from audit.quorum import WitnessSet
 from overlay.core.keys import MeshId, NodeId
+from overlay.core.limits import CONFIRM_WITHIN
 
 NODES = tuple(NodeId(bytes([number]) * 32) for number in range(1, 6))
 LOG, OLD, OTHER = bytes(16), bytes([1]) * 16, bytes([2]) * 16
@@ -37,9 +38,9 @@ def test_the_log_goes_on_when_q_witnesses_know_no_more_than_we() -> None:
 def test_after_ten_seconds_it_is_unconfirmed() -> None:
     machine = begun()
     machine.answered(NODES[0], [shown(8)])
-    assert machine.deadline == WITHIN
-    assert outcome(machine, WITHIN - 0.1) is None
-    assert outcome(machine, WITHIN) is Outcome.UNCONFIRMED
+    assert machine.deadline == CONFIRM_WITHIN
+    assert outcome(machine, CONFIRM_WITHIN - 0.1) is None
+    assert outcome(machine, CONFIRM_WITHIN) is Outcome.UNCONFIRMED
     assert machine.note == b"note 8"
 
 
@@ -67,21 +68,21 @@ def test_nothing_is_claimed_before_q_have_answered_even_if_more_has_come() -> No
     machine.answered(NODES[0], [shown(12)])
     machine.holds({LOG: 12, OLD: 5})
     assert outcome(machine) is None
-    assert outcome(machine, WITHIN) is Outcome.UNCONFIRMED
+    assert outcome(machine, CONFIRM_WITHIN) is Outcome.UNCONFIRMED
 
 
 def test_what_a_peer_has_more_than_witnesses_have_cosigned_is_waited_for_too() -> None:
     machine = begun(1)
     machine.answered(NODES[0], [shown(10)])
     assert outcome(machine, behind=True) is None
-    assert outcome(machine, WITHIN, behind=True) is Outcome.UNCONFIRMED
+    assert outcome(machine, CONFIRM_WITHIN, behind=True) is Outcome.UNCONFIRMED
     assert outcome(machine) is Outcome.GOES_ON
 
 
 def test_what_never_comes_ends_unconfirmed() -> None:
     machine = begun(1)
     machine.answered(NODES[0], [shown(12)])
-    assert outcome(machine, WITHIN) is Outcome.UNCONFIRMED
+    assert outcome(machine, CONFIRM_WITHIN) is Outcome.UNCONFIRMED
 
 
 def test_another_history_at_a_witness_ends_the_log_at_once() -> None:
