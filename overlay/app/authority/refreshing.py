@@ -3,7 +3,7 @@
 Whoever says yes takes part in nothing else until the run is over or does not begin, so that there are never two at once.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final, Protocol
@@ -31,6 +31,7 @@ from overlay.registry import Reason, RoundKind
 LOOK_MAX: Final = 60.0  # seconds between two looks at the calendar: our guess
 ANSWER_WITHIN: Final = 5.0  # seconds; whoever has said yes waits twice as long for the plan, or until it is called off
 SESSIONS_KEPT: Final = 64  # our guess: one a week
+NOT_YET: Final = frozenset({Reason.BUSY, Reason.NOT_ALLOWED})  # whoever says this says yes another time
 UNORDERED: Final = 0  # orders are numbered from 1
 
 
@@ -101,6 +102,14 @@ class Refreshing:
         newest = self._keeper.ledger.chain.newest
         return self._rules.enough(self._upkeep.record, len(newest.member_ids), newest.threshold, self._around.at())
 
+    def _may_lead(self, said: Mapping[NodeId, Reason | None]) -> bool:
+        newest = self._keeper.ledger.chain.newest
+        ready = 1 + sum(reason is None for reason in said.values())
+        return self._rules.may_lead(
+            self._upkeep.record, ready=ready, unready=sum(reason in NOT_YET for reason in said.values()),
+            members=len(newest.member_ids), threshold=newest.threshold, at=self._around.at(),
+        )
+
     def _is_due(self) -> bool:
         there = self._there()
         if self._share() is None or self._around.own_id not in there or not self._performer.is_idle or self._kept_out():
@@ -115,8 +124,9 @@ class Refreshing:
         session = session_for(self._around.chance.token(16), b"refresh")
         try:
             with self._performer.claimed():
-                ready = await self._ask(session, share.generation)
-                if len(ready) >= self._enough():
+                said = await self._ask(session, share.generation)
+                ready = tuple(sorted({own, *(one for one, reason in said.items() if reason is None)}))
+                if self._may_lead(said):
                     await self._performer.hand_over(_assignment(session, own, ready))
                 else:
                     others = (one for one in ready if one != own)
@@ -128,8 +138,8 @@ class Refreshing:
             self._keeper.alarm(own, Reason.INTERNAL, f"refresh: {error}")
         self._upkeep.look()
 
-    async def _ask(self, session: bytes, generation: int) -> tuple[NodeId, ...]:
-        """Who takes part, ourselves among them."""
+    async def _ask(self, session: bytes, generation: int) -> dict[NodeId, Reason | None]:
+        """What the others answer: None for yes."""
         own = self._around.own_id
         others = {one for one in self._there() if one != own}
         said: dict[NodeId, Reason | None] = {}
@@ -146,7 +156,7 @@ class Refreshing:
             while set(said) < others:
                 await woken.wait()
                 woken = trio.Event()
-        return tuple(sorted({own, *(one for one, reason in said.items() if reason is None)}))
+        return said
 
     # --- taking part ------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 - a share is refreshed when its time is over; before that nobody takes part in what no operator has ordered
 - the lowest node id of those that are there begins; each one after it a turn later, for the case that it does not
 - all members are waited for; once a second time is over, all but one are enough, and no fewer than it takes to sign
+- whoever says "not yet" is waited for until a third time is over: left behind, its share would have to be repaired
 """
 
 from collections.abc import Sequence
@@ -41,6 +42,13 @@ class RefreshRules:
         """How many must take part."""
         overdue = at >= record.since + 2 * self.every
         return max(threshold, members - 1) if overdue else members
+
+    def may_lead(
+        self, record: UpkeepRecord, *, ready: int, unready: int, members: int, threshold: int, at: datetime
+    ) -> bool:
+        """Whether to go on, of so many members, with those that have said yes while others have said "not yet"."""
+        patient = unready and at < record.since + 3 * self.every
+        return not patient and ready >= self.enough(record, members, threshold, at)
 
     def check(self, record: UpkeepRecord, root: bytes, generation: int, wanted: int, at: datetime) -> None:
         """Whether we take part in a refresh of that generation that nobody has ordered.

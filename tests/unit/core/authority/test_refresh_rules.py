@@ -70,6 +70,18 @@ def test_all_are_waited_for_and_after_a_second_time_all_but_one_are_enough() -> 
     assert RULES.enough(RECORD, 3, 3, NOW + 14 * DAY) == 3
 
 
+def test_who_says_not_yet_is_waited_for_until_a_third_time_is_over() -> None:
+    def may_lead(ready: int, unready: int, days: int) -> bool:
+        return RULES.may_lead(RECORD, ready=ready, unready=unready, members=5, threshold=3, at=NOW + days * DAY)
+
+    assert may_lead(5, 0, 8)
+    assert not may_lead(4, 0, 8)
+    assert may_lead(4, 0, 14)
+    assert not may_lead(4, 1, 14)
+    assert may_lead(4, 1, 21)
+    assert not may_lead(3, 2, 21)
+
+
 def test_question_and_answer_go_over_the_wire_and_back() -> None:
     assert unpack_wanted(pack_wanted(7)) == 7
     assert [unpack_answer(pack_answer(one)) for one in (None, Reason.BUSY)] == [None, Reason.BUSY]
