@@ -53,6 +53,7 @@ async def other_process(rekey_after: float = REKEY_AFTER) -> AsyncIterator[Other
         await trio.to_thread.run_sync(_enrol, path)
         tls.make_certificates(path / "tls")
         argv = [sys.executable, "-m", "bench.peer", str(path / "bob"), str(path / "tls"), str(rekey_after)]
+        cores = os.sched_getaffinity(0)
         child = start(argv, name="bob", folder=path)
         try:
             with trio.fail_after(READY_WITHIN):
@@ -60,13 +61,14 @@ async def other_process(rekey_after: float = REKEY_AFTER) -> AsyncIterator[Other
             if line is None:
                 raise RuntimeError(child.log.read_text())
             ports = json.loads(line)
-            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # this end on one core, the other on another
+            os.sched_setaffinity(0, {min(cores)})  # this end on one core, the other on another
             yield Other(
                 ports["port"], ports["tls"], ports["bulk_tls"], ports["tcp"], ports["echo_tls"], path / "alice", path / "tls",
                 rekey_after,
             )
             assert child.returncode is None, child.log.read_text()
         finally:
+            os.sched_setaffinity(0, cores)  # else the other end of the next row would be here, too
             await child.end()
 
 
