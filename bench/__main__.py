@@ -49,6 +49,7 @@ ROWS: dict[str, Callable[[int], Awaitable[list[Row]]]] = {
     "catch_up_mb": long_logs.catch_up,
     "catch_up_cpu_s": long_logs.catch_up,
     "entry_to_20_nodes_p99_ms": long_logs.news,
+    "entry_cpu_ms": long_logs.news,
     "quote_appraisal_vs_ecdsa": quotes.quotes,
     "quotes_to_meet_50": neighbours.neighbours,
     "quotes_a_round_vs_few_peers": neighbours.neighbours,
