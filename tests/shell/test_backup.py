@@ -225,11 +225,13 @@ async def test_a_restored_node_whose_certificate_was_renewed_since_is_a_clone_un
         async with opened(tmp_path / "bob", alice) as bob:
             await met(alice, bob)
             data = await in_thread(tmp_path / "bob")
+            before = bob.node.engine.identity.verified.certificate
             await bob.node.authority.renew()
+            await until(lambda: bob.node.engine.identity.verified.certificate != before)
+            begin = bob.node.engine.identity.verified.certificate.not_before
         restored(data, tmp_path / "again")
         async with opened(tmp_path / "again", alice) as bob:
             await met(alice, bob)
-            begin = bob.node.engine.identity.verified.certificate.not_before
             await until(lambda: wall_clock() > begin + timedelta(seconds=2))  # else it would ask for the same certificate
             with pytest.raises(Refused, match="cloned_identity"):
                 await bob.node.authority.renew()
