@@ -69,8 +69,8 @@ async def test_placements_that_never_begin_do_not_fill_the_log() -> None:
         for _ in range(5):
             await found.hand_over(signed, placement)
             with trio.fail_after(20):
-                while worker_of(found)._live:  # noqa: ASYNC110 (nothing tells)
-                    await trio.sleep(0.01)
+                for live in tuple(worker_of(found)._live.values()):
+                    await live.over.wait()
         assert len(await found.logged()) <= before + 1  # a new minute may have begun
 
 
