@@ -48,10 +48,10 @@ async def carry(run: Run, carrier: Carrier, session: bytes, name: Callable[[Node
     def take(events: list[Event]) -> None:
         results.extend(event for event in events if isinstance(event, Finished | Failed | FailedElsewhere))
         carrier.send(Outgoing(to, session, kind, body) for to, kind, body in run.messages_to_send())
-        woken.set()
 
     def hear(message: RoundMessage) -> None:
         take(run.receive(message.sender, message.kind, message.body, trio.current_time()))
+        woken.set()  # another time may be due now
 
     with carrier.listening(session, hear):
         take([])

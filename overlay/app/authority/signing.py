@@ -204,13 +204,13 @@ class SigningDesk:
                 else:
                     results.append(event)
             self._carrier.send(coordinator.messages_to_send())
-            woken.set()
 
         def hear(message: RoundMessage) -> None:
             if message.kind in OF_SIGNERS:  # to ourselves, as a signer
                 self.heard(message)
             else:
                 take(coordinator.receive(message.sender, message.kind, message.body, trio.current_time()))
+                woken.set()  # another time may be due now
 
         with self._carrier.listening(session, hear):
             self._carrier.send(coordinator.messages_to_send())
