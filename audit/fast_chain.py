@@ -33,7 +33,6 @@ Row = Sequence[object]  # seq, hlc, type, hash, raw, as the store says; nothing 
 _SIGNATURE: Final = 64
 _TAIL: Final = 2 + _SIGNATURE  # a byte string of 64 bytes
 _TAIL_HEAD: Final = b"\x58\x40"
-_SHORT: Final = 0x58  # RFC 8949, section 3: a byte string, its length in one byte; 0x59 in two
 _HLC: Final = 8
 _BODY: Final = 7  # the field of an entry
 _U64: Final = 0x1B  # RFC 8949, section 3: an unsigned integer of eight bytes follows
@@ -97,7 +96,9 @@ class Run:
             if one is None:
                 break
             prev, (hlc, kind, last) = last, one
-            body = cbor2.loads(self._payload(raw))[_BODY]  # its form has been looked at
+            payload = _text_of(raw[len(self.beginning) : -_TAIL])
+            assert payload is not None
+            body = cbor2.loads(payload)[_BODY]  # its form has been looked at
             found.append(
                 Entry(
                     node_id=state.node_id, log_id=state.log_id, seq=seq, prev=prev, hlc=hlc, type=kind, body=body, kid=key.kid,
@@ -106,10 +107,6 @@ class Run:
             )  # fmt: skip
             seq += 1
         return found
-
-    def _payload(self, raw: bytes) -> bytes:
-        """Of an entry that holds."""
-        return raw[len(self.beginning) + (2 if raw[len(self.beginning)] == _SHORT else 3) : -_TAIL]
 
     def _entry(self, raw: object, seq: int, last: bytes, hlc: int) -> tuple[int, int, bytes] | None:
         """Clock, type and hash of an entry that holds."""
@@ -151,20 +148,15 @@ def fast_extend(state: ChainState, rows: Sequence[Row], root: Root) -> tuple[Cha
     return replace(state, tree=state.tree.extend(hashes), last=hashes[-1], hlc=hlc), hashes
 
 
-def quick_extend(state: ChainState, raws: Sequence[bytes], root: Root, *, at: datetime) -> Extension:
+def extend_by_runs(state: ChainState, raws: Sequence[bytes], root: Root, *, at: datetime) -> Extension:
     """The same as `audit.chain.extend`, faster for long runs: what is not of the usual form, or has to wait, it judges."""
     entries: list[Entry] = []
-    run: Run | None = None
-    key: KeyInForce | None = None
     while len(entries) < len(raws):
         if state.key is not None:
-            if run is None or key is not state.key:
-                key = state.key
-                run = Run.under(state, key, root).until(at)
-            found = run.entries(raws, len(entries), state, key)
-            state = advance(state, found, key)
+            found = Run.under(state, state.key, root).until(at).entries(raws, len(entries), state, state.key)
+            state = advance(state, found, state.key)
             entries += found
-        one = extend(state, raws[len(entries) : len(entries) + 1], root, at=at)
+        one = extend(state, raws[len(entries) : len(entries) + 1], root, at=at)  # nothing at the end
         state = one.state
         entries += one.entries
         if one.held is not None:

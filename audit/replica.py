@@ -13,7 +13,7 @@ from typing import Final
 
 from audit.chain import KEYED, ChainState, Extension, KeyInForce, verify_key
 from audit.entry import Entry, parse_entry
-from audit.fast_chain import quick_extend
+from audit.fast_chain import extend_by_runs
 from overlay.core.certificates import Root, VerifiedCertificate
 from overlay.core.keys import NodeId
 from overlay.core.mesh.topics import Author
@@ -80,7 +80,7 @@ class AuditReplica:
 
     def judge(self, state: ChainState, items: Sequence[bytes]) -> Extension:
         """What comes of the next entries of a log. Raises Refused, see `audit.chain.extend`."""
-        return quick_extend(state, items, self._root, at=self._at())
+        return extend_by_runs(state, items, self._root, at=self._at())
 
     def number_of(self, item: bytes) -> int:
         """See `ChainCheck`."""

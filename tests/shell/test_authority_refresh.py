@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from overlay.registry import Reason, RoundKind
 from overlay.store.state import ROLLOVER
 from tests.shell.authority_kit import PATIENCE, Running, admitted, founded, linked, opened, until
 from tests.shell.test_authority_ceremonies import THREE, distributed, proves
+from tests.unit.core.authority_kit import DAY
 
 EVERY = 5.0
 
@@ -67,6 +69,23 @@ async def test_all_are_waited_for_and_whoever_holds_a_young_share_holds_it_up(tm
         slow._rules = bob._rules
         for one in nodes:
             await until(lambda one=one: generation(one) >= 1)
+
+
+async def test_an_overdue_refresh_waits_for_a_member_that_says_not_yet(tmp_path: Path) -> None:
+    async with refreshed(tmp_path, 600.0, 600.0, 600.0) as nodes:
+        bob, carol = map(refreshing_of, nodes[1:])  # alice's share is young
+        carol._rules = RefreshRules(timedelta(0))
+        bob._upkeep.record = replace(bob._upkeep.record, since=bob._upkeep.record.since - DAY)
+        bob._rules = RefreshRules(DAY / 2.5)  # two of three would be enough by now
+        with trio.fail_after(PATIENCE):
+            await bob._begin()
+        assert all(one.all(AuthorityAlarm) == [] for one in nodes)
+        bob._rules = RefreshRules(DAY / 3.5)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bob._begin)
+            await until(lambda: all(one.node.seat.ceremonies._handover is not None for one in nodes[1:]))
+            nursery.cancel_scope.cancel()  # they would wait for a day
+        assert nodes[0].node.seat.ceremonies._handover is None
 
 
 async def test_nobody_takes_part_in_a_refresh_that_is_not_due(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 Whoever says yes takes part in nothing else until the run is over or does not begin, so that there are never two at once.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final, Protocol
@@ -31,7 +31,6 @@ from overlay.registry import Reason, RoundKind
 LOOK_MAX: Final = 60.0  # seconds between two looks at the calendar: our guess
 ANSWER_WITHIN: Final = 5.0  # seconds; whoever has said yes waits twice as long for the plan, or until it is called off
 SESSIONS_KEPT: Final = 64  # our guess: one a week
-NOT_YET: Final = frozenset({Reason.BUSY, Reason.NOT_ALLOWED})  # whoever says this says yes another time
 UNORDERED: Final = 0  # orders are numbered from 1
 
 
@@ -102,13 +101,10 @@ class Refreshing:
         newest = self._keeper.ledger.chain.newest
         return self._rules.enough(self._upkeep.record, len(newest.member_ids), newest.threshold, self._around.at())
 
-    def _may_lead(self, said: Mapping[NodeId, Reason | None]) -> bool:
+    def _may_lead(self, answers: Collection[Reason | None]) -> bool:
         newest = self._keeper.ledger.chain.newest
-        ready = 1 + sum(reason is None for reason in said.values())
-        return self._rules.may_lead(
-            self._upkeep.record, ready=ready, unready=sum(reason in NOT_YET for reason in said.values()),
-            members=len(newest.member_ids), threshold=newest.threshold, at=self._around.at(),
-        )
+        members, threshold = len(newest.member_ids), newest.threshold
+        return self._rules.may_lead(self._upkeep.record, answers, members, threshold, self._around.at())
 
     def _is_due(self) -> bool:
         there = self._there()
@@ -126,7 +122,7 @@ class Refreshing:
             with self._performer.claimed():
                 said = await self._ask(session, share.generation)
                 ready = tuple(sorted({own, *(one for one, reason in said.items() if reason is None)}))
-                if self._may_lead(said):
+                if self._may_lead(said.values()):
                     await self._performer.hand_over(_assignment(session, own, ready))
                 else:
                     others = (one for one in ready if one != own)

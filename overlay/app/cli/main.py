@@ -23,8 +23,9 @@ TALK: Final = "overlay.app.cli.talk"
 SERVICES: Final = "overlay.app.cli.services"
 WORK: Final = "overlay.app.cli.work"
 
-# The one table of modules outside the facades that load late: `overlay status` would otherwise wait for zeroconf, SQLite
-# and the TPM's library, which only other commands need. A test compares the texts with the commands' own.
+# The one table of modules outside the facades that load late: `overlay status` would otherwise wait for zeroconf and SQLite,
+# which only other commands need (overlay/app/tpm.py does the same for the TPM's library). A test compares the texts with the
+# commands' own.
 COMMANDS: Final = {
     "init": (ENROLMENT, "Found a mesh, with this machine as its first node NAME."),
     "request": (ENROLMENT, "Ask to become a member: prints a request for `overlay admit`."),

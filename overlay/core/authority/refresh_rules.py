@@ -6,7 +6,7 @@
 - whoever says "not yet" is waited for until a third time is over: left behind, its share would have to be repaired
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -21,6 +21,7 @@ from overlay.registry import Reason
 SLACK: Final = 7  # a seventh of the time between two: members need not have made their shares at one moment: our guess
 TURN_MAX: Final = timedelta(minutes=10)  # our guess: a refresh takes seconds
 BODY_MAX: Final = 64
+NOT_YET: Final = frozenset({Reason.BUSY, Reason.NOT_ALLOWED})  # whoever says this says yes another time
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,13 @@ class RefreshRules:
         return max(threshold, members - 1) if overdue else members
 
     def may_lead(
-        self, record: UpkeepRecord, *, ready: int, unready: int, members: int, threshold: int, at: datetime
+        self, record: UpkeepRecord, answers: Collection[Reason | None], members: int, threshold: int, at: datetime
     ) -> bool:
-        """Whether to go on, of so many members, with those that have said yes while others have said "not yet"."""
-        patient = unready and at < record.since + 3 * self.every
-        return not patient and ready >= self.enough(record, members, threshold, at)
+        """Whether whoever has asked the others goes on with those that have answered yes, which is None."""
+        if at < record.since + 3 * self.every and not NOT_YET.isdisjoint(answers):
+            return False
+        ready = 1 + sum(reason is None for reason in answers)
+        return ready >= self.enough(record, members, threshold, at)
 
     def check(self, record: UpkeepRecord, root: bytes, generation: int, wanted: int, at: datetime) -> None:
         """Whether we take part in a refresh of that generation that nobody has ordered.

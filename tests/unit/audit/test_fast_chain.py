@@ -16,7 +16,7 @@ from audit.author import LogSigner, OwnLog
 from audit.bodies import application, lifecycle
 from audit.chain import Append, ChainState, Extension, extend
 from audit.entry import Entry
-from audit.fast_chain import Row, Run, fast_extend, quick_extend
+from audit.fast_chain import Row, Run, extend_by_runs, fast_extend
 from audit.lookahead import PART
 from audit.part_worker import judge, pack_task, read_part
 from audit.store import AuditStore
@@ -164,7 +164,7 @@ def test_a_log_with_entries_of_all_forms_and_keys_is_taken_in_as_extend_takes_it
     log.change_to(make_member(MESH, "alice", start=2))
     log.note()
     log.note()
-    quick = quick_extend(start_of(log), log.raws, MESH.root, at=MESH.at)
+    quick = extend_by_runs(start_of(log), log.raws, MESH.root, at=MESH.at)
     assert quick == extend(start_of(log), log.raws, MESH.root, at=MESH.at)
     assert quick.entries == tuple(log.entries)
 
@@ -173,7 +173,7 @@ def test_what_is_ahead_of_its_time_waits_and_so_does_what_follows_it() -> None:
     log = some_log(2, mesh=MESH)
     for minutes in (4, 6, 7):
         log.keep(log.sign(EntryType.APPLICATION, application("soon", 1), hlc=hlc_of(MESH.at + timedelta(minutes=minutes))))
-    found = quick_extend(start_of(log), log.raws, MESH.root, at=MESH.at)
+    found = extend_by_runs(start_of(log), log.raws, MESH.root, at=MESH.at)
     assert found == extend(start_of(log), log.raws, MESH.root, at=MESH.at)
     assert len(found.entries) == 3
     assert found.held == log.entries[3]
@@ -189,7 +189,7 @@ def test_whatever_is_changed_in_a_log_it_is_taken_in_as_extend_takes_it(data: st
         raw[start : start + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=4))
         raws[which] = bytes(raw)
     at = MESH.at + timedelta(seconds=data.draw(st.sampled_from([-301, -300, 0])))
-    assert outcome(quick_extend, start_of(LOG), raws, at) == outcome(extend, start_of(LOG), raws, at)
+    assert outcome(extend_by_runs, start_of(LOG), raws, at) == outcome(extend, start_of(LOG), raws, at)
 
 
 # --- workers ----------------------------------------------------------------------------------------------------------

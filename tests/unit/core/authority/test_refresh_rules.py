@@ -70,16 +70,18 @@ def test_all_are_waited_for_and_after_a_second_time_all_but_one_are_enough() -> 
     assert RULES.enough(RECORD, 3, 3, NOW + 14 * DAY) == 3
 
 
-def test_who_says_not_yet_is_waited_for_until_a_third_time_is_over() -> None:
-    def may_lead(ready: int, unready: int, days: int) -> bool:
-        return RULES.may_lead(RECORD, ready=ready, unready=unready, members=5, threshold=3, at=NOW + days * DAY)
+@pytest.mark.parametrize("not_yet", [Reason.BUSY, Reason.NOT_ALLOWED])
+def test_who_says_not_yet_is_waited_for_until_a_third_time_is_over(not_yet: Reason) -> None:
+    def may_lead(days: int, *answers: Reason | None) -> bool:
+        return RULES.may_lead(RECORD, answers, 5, 3, NOW + days * DAY)
 
-    assert may_lead(5, 0, 8)
-    assert not may_lead(4, 0, 8)
-    assert may_lead(4, 0, 14)
-    assert not may_lead(4, 1, 14)
-    assert may_lead(4, 1, 21)
-    assert not may_lead(3, 2, 21)
+    assert may_lead(8, None, None, None, None)
+    assert not may_lead(8, None, None, None)
+    assert may_lead(14, None, None, None)
+    assert not may_lead(14, None, None, None, not_yet)
+    assert may_lead(14, None, None, None, Reason.WRONG_GENERATION)
+    assert may_lead(21, None, None, None, not_yet)
+    assert not may_lead(21, None, None, not_yet, not_yet)
 
 
 def test_question_and_answer_go_over_the_wire_and_back() -> None:
